@@ -1,0 +1,1 @@
+"""The compiled form of a project, as data: definitions, steps, diff, explain. No I/O, no clock."""

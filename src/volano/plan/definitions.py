@@ -1,0 +1,316 @@
+"""Compiled definitions: what a project declares, resolved and checked, as plain data.
+
+Everything here can be written as JSON and read back for ever. Author code is named by a `CodeRef` and lives in
+the bundle; nothing here holds a function. Names inside one project are unique a kind and unqualified; the
+namespace stands once, in `CompiledProject`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from volano.errors import UnknownNameError
+from volano.values.identities import content_hash
+from volano.values.schema import DType, Field, Scalar, Schema
+
+T = TypeVar("T")
+
+
+class CodeRef(msgspec.Struct, frozen=True):
+    """An author's function: where it lives in the bundle, and the digest of its module's source.
+
+    Args:
+        module: dotted name relative to the project's root, such as `flights`.
+        qualname: the module-level name.
+        source_hash: digest of the module's source text.
+    """
+
+    module: str
+    qualname: str
+    source_hash: str
+
+
+class CompiledOwner(msgspec.Struct, frozen=True):
+    name: str
+    contact: str
+
+
+class CompiledEntity(msgspec.Struct, frozen=True):
+    """What features describe. `keys` are the typed key parts, in order."""
+
+    name: str
+    keys: tuple[Field, ...]
+    owner: str
+
+
+class Projection(msgspec.Struct, frozen=True):
+    """A stateless map from source rows to view rows, the key and time columns kept.
+
+    Exactly one of `sql` (a SELECT over a relation named `source`) and `code` (Arrow batch to Arrow batch) is set.
+    `columns` are the output columns that the features read.
+    """
+
+    columns: Schema
+    sql: str | None = None
+    code: CodeRef | None = None
+    frame: str = "arrow"
+    """What the author's function takes and gives: arrow, pandas, polars."""
+
+
+class CompiledSource(msgspec.Struct, frozen=True):
+    """Where the events of one schema come from: a table, a stream, or both with a hand-over.
+
+    Args:
+        schema: every column of the event, in order.
+        id_columns: the columns that identify the event; their values joined are its idempotency key.
+        event_time: the column that says when it happened.
+        order_by: columns that order events of one instant, before the id does.
+        table: address of the table (`x.parquet`, `x.csv`, `delta:path`, `duckdb:SELECT ...`), or None.
+        stream: events are pushed.
+        available_after_us: how late a table row normally is: its known_at is event_time plus this.
+        known_at: a column of the table that holds known_at, instead of `available_after_us`.
+        accept_late_us: a pushed event that arrives later than this after its event_time changes no feature.
+    """
+
+    name: str
+    event: str
+    schema: Schema
+    id_columns: tuple[str, ...]
+    event_time: str
+    owner: str
+    order_by: tuple[str, ...] = ()
+    table: str | None = None
+    stream: bool = False
+    available_after_us: int | None = None
+    known_at: str | None = None
+    accept_late_us: int | None = None
+
+
+class CompiledFeature(msgspec.Struct, frozen=True):
+    """One windowed aggregate of a view; the fields mean what they mean in `kernels.features.WindowFeature`."""
+
+    name: str
+    aggregate: str
+    dtype: DType
+    column: str | None = None
+    window_us: int | None = None
+    offset_us: int = 0
+    where: str | None = None
+    every_us: int | None = None
+    publish_delay_us: int = 0
+    n: int | None = None
+    params: tuple[float, ...] = ()
+    include_request: bool = False
+    staleness_us: int | None = None
+
+
+class CompiledView(msgspec.Struct, frozen=True):
+    """Timestamped features of an entity, computed from one source.
+
+    `key_columns` are columns of the source (after projection), one a key part of the entity.
+    """
+
+    name: str
+    entity: str
+    source: str
+    key_columns: tuple[str, ...]
+    features: tuple[CompiledFeature, ...]
+    owner: str
+    projection: Projection | None = None
+    definition_hash: str = ""
+    """Hash of all that changes a value: view, source schema and time rules, projection code. Not of the owner."""
+
+
+class FeatureInput(msgspec.Struct, frozen=True):
+    """One input of a model or an on-demand function.
+
+    Exactly one of `view`, `on_demand`, `request_field` says where it comes from. `keys` are the request's
+    fields that hold the entity key of a view feature. `name` is unique in its service and is the column name
+    everywhere: `PlaneHistory__mean_delay_7d`, `PlaneHistory__mean_delay_7d__dest`, `tired_long_haul`, `distance`.
+    """
+
+    name: str
+    dtype: DType
+    view: str | None = None
+    feature: str | None = None
+    keys: tuple[str, ...] = ()
+    on_demand: str | None = None
+    request_field: str | None = None
+
+
+class CompiledOnDemand(msgspec.Struct, frozen=True):
+    """A feature computed inside the request. `arguments` pairs a parameter with what it reads."""
+
+    name: str
+    code: CodeRef
+    arguments: tuple[tuple[str, FeatureInput], ...]
+    dtype: DType
+
+
+class CompiledRequest(msgspec.Struct, frozen=True):
+    """What a decision is asked with. `id_columns` names the source id when the request is an event of its own."""
+
+    name: str
+    schema: Schema
+    id_columns: tuple[str, ...] = ()
+
+
+class CompiledHistory(msgspec.Struct, frozen=True):
+    """Requests of the past, from a table: what would have been asked, and when."""
+
+    name: str
+    request: str
+    table: str
+    at_sql: str
+
+
+class CompiledService(msgspec.Struct, frozen=True):
+    """The ordered features that a model reads; its hash is its version."""
+
+    name: str
+    request: str
+    inputs: tuple[FeatureInput, ...]
+
+    @property
+    def version(self) -> str:
+        return content_hash(self)[:16]
+
+
+class CompiledLabel(msgspec.Struct, frozen=True):
+    """How a decision gets its label from later events.
+
+    Args:
+        on: pairs (request field, source column) that join a decision to its evidence.
+        value_sql: the label's value, an SQL expression over the source's columns.
+        horizon_us: evidence later than this after decided_at does not count; the label matures then.
+        censored_by: sources whose event for the same `on` columns censors the label.
+        default: the value at maturity when no evidence came; without one the label is censored.
+    """
+
+    name: str
+    request: str
+    source: str
+    on: tuple[tuple[str, str], ...]
+    value_sql: str
+    dtype: DType
+    horizon_us: int
+    owner: str
+    censored_by: tuple[str, ...] = ()
+    default: Scalar = None
+    has_default: bool = False
+
+
+class CompiledTrainer(msgspec.Struct, frozen=True):
+    """A trainer by its entry-point name (`lightgbm`, `sklearn`, `python`), with its parameters."""
+
+    kind: str
+    params: dict[str, Any] = {}
+    code: CodeRef | None = None
+
+
+class CompiledModel(msgspec.Struct, frozen=True):
+    name: str
+    service: CompiledService
+    label: str
+    trainer: CompiledTrainer
+    owner: str
+    history: str | None = None
+    retrain_us: int | None = None
+    seed: int = 0
+
+
+class CompiledPolicy(msgspec.Struct, frozen=True):
+    """A policy by name (`threshold`, `greedy`, `epsilon_greedy`, `softmax`), with its parameters."""
+
+    kind: str
+    params: dict[str, Any] = {}
+
+
+class CompiledDecision(msgspec.Struct, frozen=True):
+    """A decision API: request schema, model, policy, actions, deadline, fallback."""
+
+    name: str
+    request: str
+    model: str
+    actions: tuple[str, ...]
+    policy: CompiledPolicy
+    deadline_us: int
+    fallback: str
+    owner: str
+    unit: tuple[str, ...] = ()
+    """Request fields that identify the randomisation unit; empty means the decision itself."""
+    max_staleness_us: int | None = None
+
+
+class CompiledGate(msgspec.Struct, frozen=True):
+    """The test a challenger must pass: `metric` better than the champion's by more than `margin`, at `confidence`."""
+
+    metric: str
+    margin: float
+    confidence: float
+    min_labels: int
+
+
+class CompiledRelease(msgspec.Struct, frozen=True):
+    """How versions of a decision's model are released. `keep_first`: the first released version shadows for ever."""
+
+    name: str
+    decision: str
+    gate: CompiledGate
+    keep_first: bool = False
+
+
+class CompiledProject(msgspec.Struct, frozen=True):
+    """Everything a project declares. `by_name` fields are dictionaries in declaration order."""
+
+    namespace: str
+    owners: dict[str, CompiledOwner] = {}
+    entities: dict[str, CompiledEntity] = {}
+    sources: dict[str, CompiledSource] = {}
+    views: dict[str, CompiledView] = {}
+    on_demand: dict[str, CompiledOnDemand] = {}
+    requests: dict[str, CompiledRequest] = {}
+    histories: dict[str, CompiledHistory] = {}
+    labels: dict[str, CompiledLabel] = {}
+    models: dict[str, CompiledModel] = {}
+    decisions: dict[str, CompiledDecision] = {}
+    releases: dict[str, CompiledRelease] = {}
+
+    @property
+    def definitions_hash(self) -> str:
+        """Hash of every definition; equal projects, equal hash."""
+        return content_hash(self)
+
+    def decision(self, name: str) -> CompiledDecision:
+        """The decision of this name.
+
+        Raises:
+            UnknownNameError: there is none; the mend lists those that exist.
+        """
+        return _get(self.decisions, "decision", name)
+
+    def source(self, name: str) -> CompiledSource:
+        """The source of this name, or UnknownNameError."""
+        return _get(self.sources, "source", name)
+
+    def model(self, name: str) -> CompiledModel:
+        """The model of this name, or UnknownNameError."""
+        return _get(self.models, "model", name)
+
+    def release_of(self, decision: str) -> CompiledRelease | None:
+        """The release declared for a decision, if any."""
+        return next((release for release in self.releases.values() if release.decision == decision), None)
+
+    def views_of(self, source: str) -> tuple[CompiledView, ...]:
+        """Every view that reads a source."""
+        return tuple(view for view in self.views.values() if view.source == source)
+
+
+def _get(known: dict[str, T], kind: str, name: str) -> T:
+    found = known.get(name)
+    if found is None:
+        names = ", ".join(sorted(known)) or "none"
+        raise UnknownNameError(f"There is no {kind} named {name!r}.", mend=f"known names: {names}")
+    return found

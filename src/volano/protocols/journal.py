@@ -1,0 +1,54 @@
+"""The journal: everything accepted, as bytes, in segments that only grow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+Cursor: TypeAlias = Mapping[str, int]
+"""How far a reader has come: segment name -> byte offset after the last record read. Empty is the beginning."""
+
+
+class JournalEntry(NamedTuple):
+    """One record and the bytes of the journal that it fills: `[start, end)` of `segment`."""
+
+    segment: str
+    start: int
+    end: int
+    record: bytes
+
+
+class JournalWriter(Protocol):
+    """Appends to segments of its own; several writers never share one."""
+
+    def append(self, records: Sequence[bytes], *, sync: bool) -> None:
+        """Append records, in order, all or (after a crash) a prefix of them.
+
+        After it returns they survive a kill of the process; with `sync` also a loss of power. A torn tail is cut off
+        at the next open. An empty sequence does nothing; with `sync` it syncs what was written before.
+
+        Raises:
+            StoreFullError: no space; nothing of this call is in the journal.
+            StoreReadOnlyError: the folder cannot be written.
+        """
+        ...
+
+    def close(self) -> None:
+        """Sync and release the segment."""
+        ...
+
+
+class JournalReader(Protocol):
+    """Reads any segment, also while it grows."""
+
+    def read(self, after: Cursor, *, limit: int) -> list[JournalEntry]:
+        """The next records after a cursor: segments in name order, records in offset order, at most `limit`.
+
+        Returns an empty list at the end. A torn tail is not returned. Raises CorruptionError when a record that is
+        followed by whole ones fails its checksum.
+        """
+        ...
+
+    def read_range(self, segment: str, start: int, end: int) -> list[JournalEntry]:
+        """The records of one range that an apply-log entry names."""
+        ...

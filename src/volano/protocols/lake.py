@@ -1,0 +1,73 @@
+"""The lake: append-only tables of Arrow data with versions. The truth that everything else is rebuilt from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+
+class LakeReader(Protocol):
+    """Reads tables at a version."""
+
+    def tables(self) -> list[str]:
+        """The names of all tables, sorted."""
+        ...
+
+    def version(self, table: str) -> int | None:
+        """The newest version of a table, or None when there is no such table."""
+        ...
+
+    def files(self, table: str, *, version: int | None = None) -> list[str]:
+        """Paths of the Parquet files of a version, for engines that read them themselves; empty without a table."""
+        ...
+
+    def read(
+        self,
+        table: str,
+        *,
+        columns: Sequence[str] | None = None,
+        where: Mapping[str, tuple[object | None, object | None]] | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Rows of a table; row order is not defined.
+
+        Args:
+            columns: which, in this order; all when None. A column that the table lacks is null throughout.
+            where: column -> half-open range [low, high); None on a side leaves it open. Instants as int64 µs.
+            version: as of this version; the newest when None.
+
+        Returns:
+            An empty table of the table's schema when nothing fits.
+
+        Raises:
+            UnknownNameError: there is no such table.
+        """
+        ...
+
+
+class LakeWriter(LakeReader, Protocol):
+    """The committer's side."""
+
+    def create(self, table: str, schema: pa.Schema, *, partition_by: Sequence[str] = ()) -> None:
+        """Create a table, or widen it by the columns it lacks. The same schema again does nothing.
+
+        Raises StateMismatchError when a column changes its type.
+        """
+        ...
+
+    def append(self, table: str, rows: pa.Table, *, writer: str, sequence: int) -> int:
+        """Append rows in one atomic commit and return the table's version.
+
+        Exactly once for (writer, sequence): a sequence not above the writer's last committed one is skipped.
+        """
+        ...
+
+    def committed(self, table: str, writer: str) -> int:
+        """The newest sequence that `writer` committed to the table; 0 when none."""
+        ...
+
+    def optimize(self, table: str) -> None:
+        """Compact small files and checkpoint the log. Readers at a version are not disturbed."""
+        ...

@@ -1,0 +1,1 @@
+"""What happened: immutable, versioned, readable for ever. No I/O, no clock."""

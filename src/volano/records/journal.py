@@ -1,0 +1,139 @@
+"""What goes into the journal: everything that was accepted, in the order of acceptance.
+
+One tagged union, one codec. A record's wire form is MessagePack of a map (field names stay readable), tagged by
+`type`; new fields are optional, so old journals decode for ever.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+import msgspec
+
+from volano.values.instants import Instant
+from volano.values.schema import Scalar
+
+
+class Operation(StrEnum):
+    """What an event does to the row of its id: state it, replace it, or take it back."""
+
+    INSERT = "insert"
+    CORRECT = "correct"
+    RETRACT = "retract"
+
+
+class Mode(StrEnum):
+    """Why a decision was made: for real, beside the real one, or again."""
+
+    LIVE = "live"
+    SHADOW = "shadow"
+    REPLAY = "replay"
+
+
+class EventReceived(msgspec.Struct, frozen=True, tag="event", tag_field="type", omit_defaults=True):
+    """One event as it came in at the door, valid or not.
+
+    Args:
+        receipt_id: what the caller was answered.
+        source: name of the source it was sent to.
+        event_id: the values of the source's id columns, joined; with `revision` the idempotency key.
+        revision: 0 states the row; a correction or retraction carries a higher number; the highest stands.
+        event_time: claimed by the event; 0 when it could not be read.
+        received_at: when the door held it.
+        payload: the event as JSON, as sent.
+        payload_hash: 16 bytes; same key and other hash is a conflict.
+        subject: the person it concerns, if the source names one.
+        problem: why it goes to quarantine: (code, field, message); None for a valid event.
+    """
+
+    receipt_id: str
+    namespace: str
+    source: str
+    event_id: str
+    event_time: Instant
+    received_at: Instant
+    payload: bytes
+    payload_hash: bytes
+    operation: Operation = Operation.INSERT
+    revision: int = 0
+    subject: str | None = None
+    problem: tuple[str, str, str] | None = None
+
+
+class DecisionMade(msgspec.Struct, frozen=True, tag="decision", tag_field="type", omit_defaults=True):
+    """One logged choice, with all that is needed to explain it, repeat it and learn from it.
+
+    Args:
+        decision_id: UUIDv7 made by us or given by the caller; with `attempt` the identity of the record.
+        bundle: digest of the bundle whose code decided.
+        request: every request field, by name.
+        features: the model's inputs as served, in the order of the feature service (see `service_version`).
+        decided_at: the end q of its windows.
+        features_as_of: the newest applied stamp that was visible.
+        action: what was chosen; `propensity` its probability given the context, `propensity_method` how it was got.
+        fallback: why the fallback answered; empty when the policy did.
+        latency_us: by part (features, model, policy, total); measured by the caller's stopwatch.
+    """
+
+    decision_id: str
+    namespace: str
+    decision: str
+    bundle: str
+    release_id: str
+    model: str
+    model_version: str
+    service_version: str
+    request: dict[str, Scalar]
+    features: list[Scalar]
+    decided_at: Instant
+    features_as_of: Instant
+    score: float | None
+    action: str
+    propensity: float
+    propensity_method: str
+    attempt: int = 0
+    unit: str = ""
+    role: str = "champion"
+    mode: Mode = Mode.LIVE
+    fallback: str = ""
+    deadline_us: int = 0
+    latency_us: dict[str, int] = {}
+    log_keep_probability: float = 1.0
+    cost: float | None = None
+    subject: str | None = None
+    purpose: str = ""
+    source_event_id: str | None = None
+
+
+class ShadowScored(msgspec.Struct, frozen=True, tag="shadow", tag_field="type", omit_defaults=True):
+    """What another model version would have scored for a logged decision, from the features as served."""
+
+    decision_id: str
+    decision: str
+    model: str
+    model_version: str
+    score: float | None
+    scored_at: Instant
+    attempt: int = 0
+
+
+JournalRecord: TypeAlias = EventReceived | DecisionMade | ShadowScored
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(JournalRecord)
+
+
+def encode_record(record: JournalRecord) -> bytes:
+    """The wire form of a journal record."""
+    return _ENCODER.encode(record)
+
+
+def decode_record(data: bytes) -> JournalRecord:
+    """The record of a wire form, of this version or an older one.
+
+    >>> shadow = ShadowScored("d", "get_risk", "risk", "v1", 0.5, 7)
+    >>> decode_record(encode_record(shadow)) == shadow
+    True
+    """
+    return _DECODER.decode(data)

@@ -1,0 +1,1 @@
+"""Instants, durations, schemas, keys, identities: pure values. No I/O, no clock, no global state."""

@@ -1,0 +1,56 @@
+"""Entity keys and their canonical bytes (version 1). The bytes are what stores and hashes see.
+
+Layout: one tag byte a part (`s` text, `i` integer), then the part: text as a 4-byte big-endian length and UTF-8;
+an integer as 8 big-endian bytes with the sign bit flipped, so that byte order is number order.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+KeyPart: TypeAlias = str | int
+EntityKey: TypeAlias = tuple[KeyPart, ...]
+
+
+def encode_key(key: EntityKey) -> bytes:
+    """The canonical bytes of a key; two keys are equal exactly when their bytes are.
+
+    Raises:
+        TypeError: a part is neither text nor an integer (a bool is not an integer here).
+        OverflowError: an integer does not fit 64 bits.
+
+    >>> encode_key(("N14228",)).hex()
+    '73000000064e3134323238'
+    """
+    parts = []
+    for part in key:
+        if type(part) is str:
+            raw = part.encode()
+            parts.append(b"s" + len(raw).to_bytes(4, "big") + raw)
+        elif type(part) is int:
+            parts.append(b"i" + (part + 2**63).to_bytes(8, "big"))
+        else:
+            raise TypeError(f"a key part is text or an integer, not {type(part).__name__}: {part!r}")
+    return b"".join(parts)
+
+
+def decode_key(data: bytes) -> EntityKey:
+    """The key of some canonical bytes.
+
+    >>> decode_key(encode_key(("a", -5)))
+    ('a', -5)
+    """
+    parts: list[KeyPart] = []
+    at = 0
+    while at < len(data):
+        tag = data[at : at + 1]
+        if tag == b"s":
+            length = int.from_bytes(data[at + 1 : at + 5], "big")
+            parts.append(data[at + 5 : at + 5 + length].decode())
+            at += 5 + length
+        elif tag == b"i":
+            parts.append(int.from_bytes(data[at + 1 : at + 9], "big") - 2**63)
+            at += 9
+        else:
+            raise ValueError(f"no key begins with byte {tag!r}")
+    return tuple(parts)
