@@ -72,7 +72,7 @@ class PlanRefused(VolanoError):
 
 
 class AuthorCodeError(VolanoError):
-    """A function that the author wrote raised or returned the wrong shape. `__cause__` keeps their traceback."""
+    """An author's function raised or returned the wrong shape. `__cause__` keeps their traceback."""
 
     code = "author_code"
 
