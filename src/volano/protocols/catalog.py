@@ -36,7 +36,7 @@ class CatalogReader(Protocol):
         """The document, or None."""
         ...
 
-    def list(self, kind: str) -> list[Document]:
+    def documents(self, kind: str) -> list[Document]:
         """All documents of a kind, by name."""
         ...
 

@@ -121,7 +121,7 @@ class ShadowScored(msgspec.Struct, frozen=True, tag="shadow", tag_field="type", 
 JournalRecord: TypeAlias = EventReceived | DecisionMade | ShadowScored
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final = msgspec.msgpack.Decoder(JournalRecord)
+_DECODER: Final[msgspec.msgpack.Decoder[JournalRecord]] = msgspec.msgpack.Decoder(JournalRecord)
 
 
 def encode_record(record: JournalRecord) -> bytes:

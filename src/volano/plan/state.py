@@ -1,0 +1,53 @@
+"""The layout of online state, as data: which rows lie under which key. Built by `compile`, read by the stages.
+
+A state group packs every view of one entity over one source (with the same key columns). The rows of one entity key
+lie in chunks that are aligned to an absolute time grid of `span_us`; the online key of a chunk is
+
+    group hash (8 bytes) | length of the key (2 bytes, big endian) | canonical entity key | chunk number (8 bytes, big endian)
+
+where the chunk number is `event_time // span_us`, shifted by 2**63 so that byte order is time order. A changed
+definition changes the group's hash, so old and new state live side by side until nobody needs the old one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from volano.plan.definitions import CompiledView
+from volano.values.instants import Instant
+from volano.values.schema import Schema
+
+
+class StateGroup(msgspec.Struct, frozen=True):
+    """The state of one entity over one source.
+
+    Args:
+        hash: 16 hex characters over everything that shapes the stored rows and their meaning.
+        key_columns: columns of the source (after projection) that hold the entity key.
+        views: the views it serves; all have this entity, source and these key columns.
+        columns: what a stored row carries for the features, view columns prefixed `view.column` where projected.
+        span_us: width of a chunk.
+        raw_us: rows older than the newest read minus this are not needed (longest window plus offset plus
+            accept_late); None keeps them for ever (a lifetime window).
+    """
+
+    hash: str
+    entity: str
+    source: str
+    key_columns: tuple[str, ...]
+    views: tuple[CompiledView, ...]
+    columns: Schema
+    span_us: int
+    raw_us: int | None
+    accept_late_us: int | None
+
+    @property
+    def prefix(self) -> bytes:
+        """The first eight bytes of every online key of the group."""
+        return bytes.fromhex(self.hash)
+
+
+def chunk_key(group: StateGroup, key: bytes, event_time: Instant) -> bytes:
+    """The online key of the chunk that holds an entity key's rows around an instant."""
+    number = event_time // group.span_us + 2**63
+    return group.prefix + len(key).to_bytes(2, "big") + key + number.to_bytes(8, "big")
