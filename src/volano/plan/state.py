@@ -3,9 +3,9 @@
 A state group packs every view of one entity over one source (with the same key columns). The rows of one entity key
 lie in chunks that are aligned to an absolute time grid of `span_us`; the online key of a chunk is
 
-    group hash (8 bytes) | length of the key (2 bytes, big endian) | canonical entity key | chunk number (8 bytes, big endian)
+    group hash (8 bytes) | length of the key (2 bytes) | canonical entity key | chunk number (8 bytes)
 
-where the chunk number is `event_time // span_us`, shifted by 2**63 so that byte order is time order. A changed
+with big-endian numbers, where the chunk number is `event_time // span_us`, shifted by 2**63 so that byte order is time order. A changed
 definition changes the group's hash, so old and new state live side by side until nobody needs the old one.
 """
 

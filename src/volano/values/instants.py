@@ -7,7 +7,7 @@ name that ends in `_us`. Plain integers because they are compared, packed and ha
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
 Instant: TypeAlias = int
@@ -22,7 +22,7 @@ NEVER: Final[Instant] = 2**63 - 1
 BEGINNING: Final[Instant] = -(2**63) + 1
 """Earlier than every instant."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS_US: Final = {
     "us": 1, "ms": 1_000, "s": SECOND_US, "m": MINUTE_US, "h": HOUR_US, "d": DAY_US, "w": 7 * DAY_US,
 }  # fmt: skip
