@@ -1,0 +1,1 @@
+"""The decision path: request → features → score → action → `DecisionMade`. Writes no state, reads no clock."""
