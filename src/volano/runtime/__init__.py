@@ -1,0 +1,1 @@
+"""Every effect: configuration, loading, assembly, applying plans, draining, jobs, the clock."""

@@ -1,0 +1,68 @@
+"""What is in force: the applied definitions, their bundle, the layout of their state, the hand-overs.
+
+Kept as one catalog document, replaced by compare-and-set at the end of an apply; every replacement is also an entry
+of the ledger, so the past can be read.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from volano.errors import NotReadyError
+from volano.plan.definitions import CompiledProject
+from volano.plan.state import StateGroup
+from volano.protocols.catalog import CatalogReader, CatalogWriter
+from volano.records.handover import HandOver
+from volano.values.instants import Instant
+
+_KIND, _NAME, _STREAM = "project", "applied", "applied"
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What is in force since `at`.
+
+    Args:
+        state: name of the online store that holds the groups' state; a rebuild makes a new one and swaps.
+        groups: every group that receives events: of the applied project, and of the bundles that a serving
+            release or its rollback target needs.
+    """
+
+    bundle: str
+    project: CompiledProject
+    groups: tuple[StateGroup, ...]
+    state: str
+    handovers: dict[str, HandOver]
+    at: Instant
+
+
+def find_applied(catalog: CatalogReader) -> tuple[Applied | None, int]:
+    """What is in force and its revision; (None, 0) before the first apply."""
+    document = catalog.find(_KIND, _NAME)
+    if document is None:
+        return None, 0
+    return msgspec.json.decode(document.body, type=Applied), document.revision
+
+
+def get_applied(catalog: CatalogReader) -> Applied:
+    """What is in force.
+
+    Raises:
+        NotReadyError: nothing was applied yet.
+    """
+    applied, _ = find_applied(catalog)
+    if applied is None:
+        raise NotReadyError("Nothing is applied yet.", mend="run `volano plan`, then `volano apply`")
+    return applied
+
+
+def put_applied(catalog: CatalogWriter, applied: Applied, *, expected: int) -> None:
+    """Put a new state in force.
+
+    Raises:
+        ConflictError: somebody else applied in between; plan again.
+    """
+    body = msgspec.json.encode(applied)
+    catalog.put(_KIND, _NAME, body, expected=expected)
+    catalog.append(
+        _STREAM, [msgspec.json.encode({"bundle": applied.bundle, "state": applied.state})], at=applied.at
+    )

@@ -1,0 +1,94 @@
+"""The project's adapters, found by entry point and opened on first use; closed together."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from volano.errors import StoreReadOnlyError
+from volano.protocols.apply_log import ApplyLogWriter
+from volano.protocols.artifact_store import ArtifactWriter
+from volano.protocols.catalog import CatalogWriter
+from volano.protocols.journal import JournalReader, JournalWriter
+from volano.protocols.lake import LakeWriter
+from volano.protocols.online_store import OnlineWriter
+from volano.protocols.sql_engine import SqlEngine
+from volano.runtime.config import Config
+from volano.runtime.plugins import load
+
+
+class Stores:
+    """Every store of one project.
+
+    Args:
+        folder: the project's folder; author's table addresses are relative to it.
+        config: names the adapters and the data folder.
+
+    Raises:
+        StoreReadOnlyError: on first use, when the data folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder = folder
+        self.config = config
+        self.data = (folder / config.data).resolve()
+        self._online: dict[str, Any] = {}
+        self._opened: list[Any] = []
+
+    def _open(self, name: str, below: str, *arguments: Any, **options: Any) -> Any:
+        path = self.data / below
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreReadOnlyError(
+                f"The data folder cannot be made: {error.strerror}.",
+                where=str(self.data),
+                mend="make the folder writable, or set `data` in volano.toml to one that is",
+            ) from error
+        opened = load("volano.stores", name)(path, *arguments, **options)
+        self._opened.append(opened)
+        return opened
+
+    @cached_property
+    def journal(self) -> JournalWriter:
+        return self._open(self.config.stores.journal + "_writer", "journal")  # type: ignore[no-any-return]
+
+    @cached_property
+    def journal_reader(self) -> JournalReader:
+        return self._open(self.config.stores.journal + "_reader", "journal")  # type: ignore[no-any-return]
+
+    @cached_property
+    def apply_log(self) -> ApplyLogWriter:
+        return self._open(self.config.stores.apply_log, "apply_log")  # type: ignore[no-any-return]
+
+    @cached_property
+    def lake(self) -> LakeWriter:
+        return self._open(self.config.stores.lake, "lake")  # type: ignore[no-any-return]
+
+    @cached_property
+    def catalog(self) -> CatalogWriter:
+        return self._open(self.config.stores.catalog, "catalog.sqlite")  # type: ignore[no-any-return]
+
+    @cached_property
+    def artifacts(self) -> ArtifactWriter:
+        return self._open(self.config.stores.artifacts, "artifacts")  # type: ignore[no-any-return]
+
+    @cached_property
+    def sql(self) -> SqlEngine:
+        return load("volano.engines", "duckdb")(self.folder)  # type: ignore[no-any-return]
+
+    def online(self, state: str) -> OnlineWriter:
+        """The online store of one state name; opened once."""
+        if state not in self._online:
+            self._online[state] = self._open(
+                self.config.stores.online, f"online/{state}", map_size=self.config.online_map_gib << 30
+            )
+        return self._online[state]  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Close everything that was opened, newest first."""
+        while self._opened:
+            close = getattr(self._opened.pop(), "close", None)
+            if close is not None:
+                close()
