@@ -5,8 +5,9 @@ lie in chunks that are aligned to an absolute time grid of `span_us`; the online
 
     group hash (8 bytes) | length of the key (2 bytes) | canonical entity key | chunk number (8 bytes)
 
-with big-endian numbers, where the chunk number is `event_time // span_us`, shifted by 2**63 so that byte order is time order. A changed
-definition changes the group's hash, so old and new state live side by side until nobody needs the old one.
+with big-endian numbers, where the chunk number is `event_time // span_us`, shifted by 2**63 so that byte order is
+time order. A changed definition changes the group's hash, so old and new state live side by side until
+nobody needs the old one.
 """
 
 from __future__ import annotations

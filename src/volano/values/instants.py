@@ -76,7 +76,7 @@ def from_datetime(moment: datetime) -> Instant:
     Raises:
         ValueError: the datetime has no time zone, so it names no instant.
 
-    >>> from_datetime(datetime(1970, 1, 1, 0, 0, 1, tzinfo=timezone.utc))
+    >>> from_datetime(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
     1000000
     """
     if moment.tzinfo is None:
