@@ -1,0 +1,10 @@
+"""`std`: sample standard deviation."""
+
+from __future__ import annotations
+
+import math
+
+
+def final(s: tuple[float, float, float], n: int, p0: float, p1: float) -> tuple[float, bool]:
+    """Divided by n − 1; null below two values."""
+    return math.sqrt(s[2] / max(n - 1, 1)), n > 1

@@ -1,0 +1,10 @@
+"""`std_pop`: population standard deviation."""
+
+from __future__ import annotations
+
+import math
+
+
+def final(s: tuple[float, float, float], n: int, p0: float, p1: float) -> tuple[float, bool]:
+    """Divided by n; null when empty."""
+    return math.sqrt(s[2] / max(n, 1)), n > 0

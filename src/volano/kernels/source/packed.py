@@ -1,0 +1,2 @@
+"""x"""
+ENTRY: dict[str, str] = {}
