@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 Cursor: TypeAlias = Mapping[str, int]
@@ -22,7 +22,7 @@ class JournalWriter(Protocol):
     """Appends to segments of its own; several writers never share one."""
 
     def append(self, records: Sequence[bytes], *, sync: bool) -> None:
-        """Append records, in order, all or (after a crash) a prefix of them.
+        """Append records, in order, all of them or none: no reader sees a part of a call, nor does a crash leave one.
 
         After it returns they survive a kill of the process; with `sync` also a loss of power. A torn tail is cut off
         at the next open. An empty sequence does nothing; with `sync` it syncs what was written before.
@@ -30,6 +30,8 @@ class JournalWriter(Protocol):
         Raises:
             StoreFullError: no space; nothing of this call is in the journal.
             StoreReadOnlyError: the folder cannot be written.
+            StoreError: the sync failed. The records may or may not be kept (a retry may repeat them), and those
+                written without `sync` since the last one may be lost with the power.
         """
         ...
 
@@ -50,5 +52,13 @@ class JournalReader(Protocol):
         ...
 
     def read_range(self, segment: str, start: int, end: int) -> list[JournalEntry]:
-        """The records of one range that an apply-log entry names."""
+        """The records of one range that an apply-log entry names. Raises CorruptionError when they are not there."""
+        ...
+
+    def sync(self, segments: Collection[str]) -> None:
+        """Make what some segments hold now survive a loss of power.
+
+        The applier calls it before it logs ranges of records that their writer did not sync: an apply log that names
+        bytes which a loss of power takes away could not be followed.
+        """
         ...

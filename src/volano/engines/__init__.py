@@ -1,0 +1,1 @@
+"""Adapters that run SQL and read authors' tables. Stateless over what they are given."""
