@@ -1,0 +1,308 @@
+"""The committer: what was applied becomes rows of the lake, in large batches, exactly once a table.
+
+Each table remembers the last apply-log sequence it holds. A crash between two tables leaves them at different sequences; the
+next step skips, table by table, what is there already, so no batch has to be cut where the last one was.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+
+from volano.collect.applied import AppliedEntry, applied_entries
+from volano.collect.schemas import Misfit, SourceSchema
+from volano.collect.tables import (
+    ARROW_TYPES,
+    DECISION_COLUMNS,
+    FACT_COLUMNS,
+    QUARANTINE,
+    QUARANTINE_COLUMNS,
+    RECEIPT_COLUMNS,
+    RECEIPTS,
+    SHADOW_COLUMNS,
+    SHADOWS,
+    decision_table,
+    fact_table,
+    lake_tables,
+)
+from volano.errors import StateMismatchError
+from volano.plan.definitions import CompiledProject, CompiledService
+from volano.protocols.apply_log import ApplyLogReader
+from volano.protocols.journal import JournalReader
+from volano.protocols.lake import LakeWriter
+from volano.records.journal import DecisionMade, EventReceived, ShadowScored, decode_record
+from volano.records.receipt import Applied, ApplyBatch, ReceiptStatus
+
+WRITER: Final = "committer"
+"""The name under which the lake remembers what was committed."""
+_BATCHES_A_READ: Final = 1_024
+_NO_PROBLEM: Final = ("", "", "")
+
+
+class _Row(NamedTuple):
+    """One record that goes into a table."""
+
+    record: Any
+    applied: Applied
+
+
+class Committer:
+    """Writes the lake.
+
+    Args:
+        services: feature services by version, for decisions made by bundles other than the project's own.
+        rows_a_commit: how many records are held in memory and committed at once, about.
+    """
+
+    def __init__(
+        self,
+        project: CompiledProject,
+        journal: JournalReader,
+        apply_log: ApplyLogReader,
+        lake: LakeWriter,
+        *,
+        services: Mapping[str, CompiledService] | None = None,
+        rows_a_commit: int = 250_000,
+    ) -> None:
+        self._project = project
+        self._journal = journal
+        self._apply_log = apply_log
+        self._lake = lake
+        self._rows_a_commit = rows_a_commit
+        self._services = {model.service.version: model.service for model in project.models.values()}
+        self._services.update(services or {})
+        self._schemas = {source.name: SourceSchema(source) for source in project.sources.values()}
+        self._tables = lake_tables(project)
+        self._created: set[str] = set()
+        self._committed: dict[str, int] = {}
+        self._done: int | None = None
+
+    def step(self) -> int:
+        """Commit everything applied since the last commit; returns the number of rows written.
+
+        Raises:
+            StateMismatchError: a decision names a feature service nobody knows, or a column has changed its type.
+                Nothing is lost: the same rows are committed once the definition is known.
+        """
+        if self._done is None:
+            # Receipts are written last, so every table holds at least what they hold.
+            self._done = self._last_of(RECEIPTS)
+        n_rows = 0
+        for batches in self._pending(self._done):
+            n_rows += self._commit(batches)
+            self._done = batches[-1].sequence
+        return n_rows
+
+    def _pending(self, after: int) -> Iterator[list[ApplyBatch]]:
+        """The batches above a sequence, in runs of about `rows_a_commit` records."""
+        run: list[ApplyBatch] = []
+        n_records = 0
+        while batches := self._apply_log.read(after, limit=_BATCHES_A_READ):
+            after = batches[-1].sequence
+            for batch in batches:
+                run.append(batch)
+                n_records += len(batch.applied)
+                if n_records >= self._rows_a_commit:
+                    yield run
+                    run, n_records = [], 0
+        if run:
+            yield run
+
+    def _commit(self, batches: list[ApplyBatch]) -> int:
+        tables = self._sort(applied_entries(self._journal, batches))
+        n_rows = 0
+        for name in sorted(tables, key=lambda name: (name == RECEIPTS, name)):
+            built = self._build(name, tables[name])
+            self._ensure(name, built.schema)
+            self._lake.append(name, built, writer=WRITER, sequence=batches[-1].sequence)
+            self._committed[name] = batches[-1].sequence
+            n_rows += built.num_rows
+        return n_rows
+
+    def _sort(self, entries: Iterable[AppliedEntry]) -> dict[str, list[_Row]]:
+        """Records by the table they belong to, without those that their table holds already."""
+        tables: defaultdict[str, list[_Row]] = defaultdict(list)
+        for sequence, entry, applied in entries:
+            record = decode_record(entry.record)
+            for name in _destinations(record, applied):
+                if sequence > self._last_of(name):
+                    tables[name].append(_Row(record, applied))
+        return tables
+
+    def _last_of(self, table: str) -> int:
+        if table not in self._committed:
+            known = self._lake.version(table) is not None
+            self._committed[table] = self._lake.committed(table, WRITER) if known else 0
+        return self._committed[table]
+
+    def _ensure(self, table: str, schema: pa.Schema) -> None:
+        """Create the table or widen it, once in this process and again when a new column appears."""
+        known = self._tables.get(table)
+        missing = [] if known is None else [name for name in schema.names if name not in known.names]
+        if table in self._created and not missing:
+            return
+        whole = schema if known is None else pa.schema([*known, *(schema.field(name) for name in missing)])
+        self._lake.create(table, whole)
+        self._tables[table] = whole
+        self._created.add(table)
+
+    def _build(self, table: str, rows: list[_Row]) -> pa.Table:
+        if table == RECEIPTS:
+            return _receipts(rows)
+        if table == QUARANTINE:
+            return _quarantine(rows)
+        if table == SHADOWS:
+            return _shadows(rows)
+        if isinstance(rows[0].record, EventReceived):
+            return self._facts(rows)
+        return self._decisions(rows)
+
+    def _facts(self, rows: list[_Row]) -> pa.Table:
+        source = rows[0].record.source
+        schema = self._schemas.get(source)
+        if schema is None:
+            raise StateMismatchError(
+                f"The journal holds {len(rows)} events of the source {source!r}, which the project no longer has.",
+                where=f"source {source}",
+                mend="declare the source again until its events are committed",
+            )
+        try:
+            cells = [schema.values(row.record.payload) for row in rows]
+        except Misfit as misfit:
+            raise StateMismatchError(
+                f"Accepted events of {source!r} no longer fit its schema: {misfit.problem[2]}.",
+                where=f"source {source}, column {misfit.problem[1]}",
+                mend="give the changed column a new name, or change its type back until everything is committed",
+            ) from misfit
+        columns = _fact_columns(rows, cells, schema.names.index(schema.source.event_time))
+        arrays = [pa.array(columns[field.name], field.type) for field in FACT_COLUMNS]
+        fields = list(FACT_COLUMNS)
+        for field, values in zip(schema.source.schema.fields, zip(*cells, strict=True), strict=True):
+            if field.name not in FACT_COLUMNS.names:
+                fields.append(pa.field(field.name, ARROW_TYPES[field.dtype]))
+                arrays.append(pa.array(values, fields[-1].type))
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _decisions(self, rows: list[_Row]) -> pa.Table:
+        rows = sorted(rows, key=lambda row: row.record.service_version)
+        parts = [
+            self._decisions_of(version, list(group))
+            for version, group in groupby(rows, key=lambda row: row.record.service_version)
+        ]
+        return pa.concat_tables(parts, promote_options="default")
+
+    def _decisions_of(self, version: str, rows: list[_Row]) -> pa.Table:
+        name = rows[0].record.decision
+        service = self._services.get(version)
+        if service is None:
+            raise StateMismatchError(
+                f"{len(rows)} decisions of {name!r} were made with the feature service version {version}, which is not known.",
+                where=f"decision {name}",
+                mend="start the committer with the bundle of that release among its services",
+            )
+        request = self._project.requests[service.request]
+        records = [row.record for row in rows]
+        arrays = [_decision_column(field, rows) for field in DECISION_COLUMNS]
+        fields = list(DECISION_COLUMNS)
+        for field in request.schema.fields:
+            fields.append(pa.field(f"request__{field.name}", ARROW_TYPES[field.dtype]))
+            arrays.append(pa.array([record.request.get(field.name) for record in records], fields[-1].type))
+        for at, source in enumerate(service.inputs):
+            fields.append(pa.field(f"feature__{source.name}", ARROW_TYPES[source.dtype]))
+            arrays.append(pa.array([record.features[at] for record in records], fields[-1].type))
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _destinations(record: EventReceived | DecisionMade | ShadowScored, applied: Applied) -> tuple[str, ...]:
+    """The tables a record has a row in. Every event has a receipt."""
+    match record:
+        case EventReceived():
+            if applied.status == ReceiptStatus.STORED:
+                return fact_table(record.source), RECEIPTS
+            if applied.status == ReceiptStatus.DUPLICATE:
+                return (RECEIPTS,)
+            return QUARANTINE, RECEIPTS
+        case DecisionMade():
+            return (decision_table(record.decision),) if applied.status == ReceiptStatus.STORED else ()
+        case ShadowScored():
+            return (SHADOWS,) if applied.status == ReceiptStatus.STORED else ()
+
+
+def _fact_columns(
+    rows: list[_Row], cells: list[tuple[Any, ...]], time_at: int
+) -> dict[str, list[Any]]:
+    applied_at = [row.applied.applied_at for row in rows]
+    return {
+        "event_id": [row.record.event_id for row in rows],
+        "revision": [row.record.revision for row in rows],
+        "operation": [row.record.operation.value for row in rows],
+        "event_time": [values[time_at] for values in cells],
+        "received_at": [row.record.received_at for row in rows],
+        "applied_at": applied_at,
+        "known_at": applied_at,
+        "receipt_id": [row.record.receipt_id for row in rows],
+    }
+
+
+def _decision_column(field: pa.Field, rows: list[_Row]) -> pa.Array:
+    match field.name:
+        case "applied_at":
+            values = [row.applied.applied_at for row in rows]
+        case "latency_us":
+            values = [list(row.record.latency_us.items()) for row in rows]
+        case "mode":
+            values = [row.record.mode.value for row in rows]
+        case name:
+            values = [getattr(row.record, name) for row in rows]
+    return pa.array(values, field.type)
+
+
+def _shadows(rows: list[_Row]) -> pa.Table:
+    columns = [
+        [row.applied.applied_at for row in rows]
+        if name == "applied_at"
+        else [getattr(row.record, name) for row in rows]
+        for name in SHADOW_COLUMNS.names
+    ]
+    return _table(columns, SHADOW_COLUMNS)
+
+
+def _receipts(rows: list[_Row]) -> pa.Table:
+    columns = [
+        [row.record.receipt_id for row in rows],
+        [row.record.source for row in rows],
+        [row.record.event_id for row in rows],
+        [row.record.revision for row in rows],
+        [row.applied.status for row in rows],
+        [row.record.received_at for row in rows],
+        [row.applied.applied_at for row in rows],
+    ]
+    return _table(columns, RECEIPT_COLUMNS)
+
+
+def _quarantine(rows: list[_Row]) -> pa.Table:
+    problems = [row.applied.problem or row.record.problem or _NO_PROBLEM for row in rows]
+    columns = [
+        [row.record.receipt_id for row in rows],
+        [row.record.source for row in rows],
+        [row.record.event_id for row in rows],
+        [row.record.revision for row in rows],
+        [row.applied.status for row in rows],
+        [problem[0] for problem in problems],
+        [problem[1] for problem in problems],
+        [problem[2] for problem in problems],
+        [row.record.payload for row in rows],
+        [row.record.received_at for row in rows],
+        [row.applied.applied_at for row in rows],
+    ]
+    return _table(columns, QUARANTINE_COLUMNS)
+
+
+def _table(columns: list[list[Any]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_arrays(
+        [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
+    )

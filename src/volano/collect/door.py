@@ -1,0 +1,155 @@
+"""The door: an event is checked, gets its receipt, and is in the journal before its sender is answered.
+
+Deliberately does not look whether an event came before: the applier knows, and the receipt id tells later.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from volano.collect.schemas import Misfit, Problem, SourceSchema, raw_bytes
+from volano.errors import RequestError, UnknownNameError
+from volano.plan.definitions import CompiledProject
+from volano.protocols.clock import Clock
+from volano.protocols.journal import JournalWriter
+from volano.records.journal import DecisionMade, EventReceived, Operation, ShadowScored, encode_record
+from volano.records.receipt import Receipt, ReceiptStatus
+from volano.values.identities import short_hash, uuid7
+from volano.values.instants import MINUTE_US, Instant, format_instant
+
+_ENTROPY_BYTES = 8
+
+
+class Door:
+    """Takes events and decisions in.
+
+    Args:
+        journal: a segment of its own.
+        clock: says `received_at`.
+        entropy: so many random bytes, for receipt ids.
+        future_tolerance_us: how far a sender's clock may run ahead of ours.
+    """
+
+    def __init__(
+        self,
+        project: CompiledProject,
+        journal: JournalWriter,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        *,
+        future_tolerance_us: int = 5 * MINUTE_US,
+    ) -> None:
+        self._namespace = project.namespace
+        self._schemas = {source.name: SourceSchema(source) for source in project.sources.values()}
+        self._journal = journal
+        self._clock = clock
+        self._entropy = entropy
+        self._tolerance_us = future_tolerance_us
+
+    def accept(
+        self,
+        source: str,
+        events: Sequence[Mapping[str, Any] | bytes],
+        *,
+        operation: Operation = Operation.INSERT,
+        revision: int = 0,
+        sync: bool = True,
+    ) -> list[Receipt]:
+        """Journal events of one source in one append, in order, and answer each with a receipt.
+
+        An event that does not fit is journaled as it came, with its problem; its neighbours are not affected.
+
+        Args:
+            events: mappings, or JSON objects as bytes. Timestamps are aware datetimes or ISO 8601 with a zone.
+            operation: insert states rows; correct and retract replace them by id.
+            revision: 0 for an insert, 1 or more for what replaces it; the highest stands.
+            sync: whether the events must survive a loss of power before this returns.
+
+        Returns:
+            One receipt an event, in order: pending, or quarantined with the problem.
+
+        Raises:
+            UnknownNameError: there is no such source.
+            RequestError: the source takes no events, or revision and operation do not fit together.
+            StoreFullError: nothing of this call was accepted.
+        """
+        schema = self._schema(source)
+        _check_revision(operation, revision)
+        now = self._clock.now()
+        entropy = self._entropy(_ENTROPY_BYTES * len(events))
+        receipts: list[Receipt] = []
+        records: list[bytes] = []
+        for n, event in enumerate(events):
+            receipt_id = uuid7(now, entropy[_ENTROPY_BYTES * n : _ENTROPY_BYTES * (n + 1)])
+            record = self._receive(schema, event, operation, revision, receipt_id, now)
+            records.append(encode_record(record))
+            status = ReceiptStatus.PENDING if record.problem is None else ReceiptStatus.QUARANTINED
+            receipts.append(Receipt(receipt_id, status, record.problem))
+        self._journal.append(records, sync=sync)
+        return receipts
+
+    def log(self, records: Sequence[DecisionMade | ShadowScored], *, sync: bool = False) -> None:
+        """Journal decisions and shadow scores, in one append.
+
+        Without `sync` they survive a kill of the process but not a loss of power.
+        """
+        self._journal.append([encode_record(record) for record in records], sync=sync)
+
+    def _receive(
+        self,
+        schema: SourceSchema,
+        event: Mapping[str, Any] | bytes,
+        operation: Operation,
+        revision: int,
+        receipt_id: str,
+        now: Instant,
+    ) -> EventReceived:
+        problem: Problem | None = None
+        try:
+            payload, canonical, event_id, event_time = schema.fit(event, operation)
+            if event_time is not None and event_time > now + self._tolerance_us:
+                message = f"{format_instant(event_time)} lies in the future; it was {format_instant(now)} here"
+                problem = ("future_event_time", schema.source.event_time, message)
+        except Misfit as misfit:
+            problem = misfit.problem
+            payload = canonical = raw_bytes(event)
+            event_id, event_time = schema.salvage_id(event), None
+        return EventReceived(
+            receipt_id,
+            self._namespace,
+            schema.source.name,
+            event_id,
+            event_time or 0,
+            now,
+            payload,
+            short_hash(canonical if operation is Operation.INSERT else operation.value.encode() + canonical),
+            operation,
+            revision,
+            None,
+            problem,
+        )
+
+    def _schema(self, source: str) -> SourceSchema:
+        found = self._schemas.get(source)
+        if found is None:
+            near = difflib.get_close_matches(source, self._schemas, n=3)
+            names = ", ".join(near or sorted(self._schemas)) or "none"
+            raise UnknownNameError(
+                f"There is no source named {source!r}.",
+                mend=f"{'did you mean' if near else 'known names'}: {names}",
+            )
+        if not found.source.stream:
+            raise RequestError(
+                f"Source {source!r} takes no pushed events.", mend=f"declare stream=True on {source!r}"
+            )
+        return found
+
+
+def _check_revision(operation: Operation, revision: int) -> None:
+    if (operation is Operation.INSERT) != (revision == 0) or not 0 <= revision < 2**31:
+        raise RequestError(
+            f"Revision {revision} does not fit the operation {operation.value!r}.",
+            mend="an insert has revision 0; a correction or retraction has 1 or more, higher than the one it replaces",
+        )

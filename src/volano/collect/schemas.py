@@ -1,0 +1,222 @@
+"""Events of a source as typed Python objects: decoded, checked, identified. Compiled once a source from its schema.
+
+Strict: a number is no text, a timestamp carries its zone, an unknown field is a mistake. A field that may be null may
+also be left out, so that old producers keep working.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from operator import attrgetter
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from volano.plan.definitions import CompiledSource
+from volano.records.journal import Operation
+from volano.values.event_ids import event_id
+from volano.values.instants import Instant
+from volano.values.schema import DType, Field, Scalar
+
+Problem: TypeAlias = tuple[str, str, str]
+"""Code, field and message of why an event does not fit."""
+
+_TYPES: Final[dict[DType, Any]] = {
+    DType.BOOL: bool,
+    DType.INT64: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
+    DType.FLOAT64: float,
+    DType.STRING: str,
+    DType.TIMESTAMP: Annotated[datetime, msgspec.Meta(tz=True)],
+    DType.LIST_FLOAT64: list[float],
+    DType.LIST_INT64: list[int],
+    DType.LIST_STRING: list[str],
+}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_EARLIEST: Final = -62_135_596_800_000_000
+_JSON: Final = msgspec.json.Encoder()
+_LOOSE: Final = msgspec.json.Encoder(enc_hook=repr)
+_CANONICAL: Final = msgspec.msgpack.Encoder()
+_AT: Final = re.compile(r" - at `\$\.?([^`]*)`")
+_NAMED: Final = re.compile(r"field `([^`]*)`")
+
+
+class Misfit(Exception):
+    """An event does not fit its schema. Never leaves `collect`; the door journals it as a problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(problem[2])
+
+
+class Fitted(NamedTuple):
+    """An event that fits: its JSON, what its payload hash is taken over, and what identifies it."""
+
+    payload: bytes
+    canonical: bytes
+    event_id: str
+    event_time: Instant | None
+
+
+class SourceSchema:
+    """Decodes and checks the events of one source.
+
+    A retraction has to carry only the id columns. Without an event time it is never too late.
+    """
+
+    def __init__(self, source: CompiledSource) -> None:
+        self.source = source
+        self.names = source.schema.names
+        full = _struct(source.name, [_field(field) for field in source.schema.fields])
+        slim = _struct(
+            source.name,
+            [_field(field, required=field.name in source.id_columns) for field in source.schema.fields],
+        )
+        self._types = {operation: full for operation in Operation} | {Operation.RETRACT: slim}
+        self._decoders = {
+            operation: msgspec.json.Decoder(struct) for operation, struct in self._types.items()
+        }
+        # What was accepted stays readable when the schema has grown or shrunk since.
+        lenient = _struct(
+            source.name, [_field(field, required=False) for field in source.schema.fields], strict=False
+        )
+        self._reader = msgspec.json.Decoder(lenient)
+        self._timestamps = tuple(
+            at for at, field in enumerate(source.schema.fields) if field.dtype is DType.TIMESTAMP
+        )
+        floats = tuple(field.name for field in source.schema.fields if field.dtype is DType.FLOAT64)
+        self._floats = floats
+        self._float_lists = tuple(
+            field.name for field in source.schema.fields if field.dtype is DType.LIST_FLOAT64
+        )
+        self._id_of = attrgetter(*source.id_columns)
+        self._time_of = attrgetter(source.event_time)
+        only = source.schema.find(source.id_columns[0]) if len(source.id_columns) == 1 else None
+        self._id_is_text = only is not None and only.dtype is DType.STRING
+
+    def fit(self, event: Mapping[str, Any] | bytes, operation: Operation) -> Fitted:
+        """Check one event as its sender gave it.
+
+        Raises:
+            Misfit: it does not fit; says why.
+        """
+        try:
+            if isinstance(event, bytes):
+                row = self._decoders[operation].decode(event)
+                payload = event
+            else:
+                row = msgspec.convert(event, self._types[operation])
+                self._require_finite(row)
+                payload = _JSON.encode(row)
+        except msgspec.ValidationError as error:
+            raise Misfit(_problem(str(error))) from None
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise Misfit(("malformed", "", f"{error}; send one JSON object an event")) from None
+        except RecursionError:
+            raise Misfit(("malformed", "", "the event is nested too deeply; send a flat JSON object")) from None
+        moment = self._time_of(row)
+        event_time: Instant | None = None
+        if moment is not None:
+            event_time = (moment - _EPOCH) // _MICROSECOND
+            if event_time < _EARLIEST:
+                message = f"{moment.isoformat()} lies before the year 1 in UTC"
+                raise Misfit(("out_of_range", self.source.event_time, message))
+        return Fitted(payload, _CANONICAL.encode(row), self._join(self._id_of(row)), event_time)
+
+    def salvage_id(self, event: Mapping[str, Any] | bytes) -> str:
+        """The event id of an event that does not fit, as far as it can be read; empty otherwise."""
+        try:
+            loose = msgspec.json.decode(event) if isinstance(event, bytes) else event
+            values = [loose[column] for column in self.source.id_columns]
+            if not all(isinstance(value, str | int) for value in values):
+                return ""
+            joined = event_id(values)
+            joined.encode()
+        except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, TypeError):
+            return ""
+        return joined
+
+    def values(self, payload: bytes) -> tuple[Scalar, ...]:
+        """The columns of an event that fitted at the door, in schema order; timestamps as instants.
+
+        Columns that the schema did not have then are null.
+
+        Raises:
+            Misfit: a column has changed its type since.
+        """
+        try:
+            row = msgspec.structs.astuple(self._reader.decode(payload))
+        except msgspec.MsgspecError as error:
+            raise Misfit(_problem(str(error))) from None
+        if not self._timestamps:
+            return row
+        cells = list(row)
+        for at in self._timestamps:
+            moment = cells[at]
+            if moment is not None:
+                cells[at] = (moment - _EPOCH) // _MICROSECOND
+        return tuple(cells)
+
+    def _join(self, found: Any) -> str:
+        if self._id_is_text:
+            text: str = found
+            return text
+        values = found if len(self.source.id_columns) > 1 else (found,)
+        return event_id(
+            [(value - _EPOCH) // _MICROSECOND if isinstance(value, datetime) else value for value in values]
+        )
+
+    def _require_finite(self, row: Any) -> None:
+        """JSON knows no NaN: written as null it would change its meaning between here and the lake."""
+        for name in self._floats:
+            value = getattr(row, name)
+            if value is not None and not math.isfinite(value):
+                raise Misfit(
+                    ("not_finite", name, f"{value} cannot travel as JSON; send null for a missing value")
+                )
+        for name in self._float_lists:
+            if not all(math.isfinite(value) for value in getattr(row, name) or ()):
+                raise Misfit(("not_finite", name, "NaN and infinity cannot travel as JSON"))
+
+
+def raw_bytes(event: Mapping[str, Any] | bytes) -> bytes:
+    """An event that does not fit as bytes, for quarantine: as sent, or as near to JSON as it goes."""
+    if isinstance(event, bytes):
+        return event
+    try:
+        return _LOOSE.encode(event)
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        return repr(event).encode("utf-8", "backslashreplace")
+
+
+def _field(field: Field, *, required: bool = True) -> tuple[str, Any] | tuple[str, Any, Any]:
+    kind = _TYPES[field.dtype]
+    return (field.name, kind) if required and not field.nullable else (field.name, kind | None, None)
+
+
+def _struct(name: str, fields: list[Any], *, strict: bool = True) -> Any:
+    return msgspec.defstruct(
+        name, fields, kw_only=True, frozen=True, forbid_unknown_fields=strict, omit_defaults=True, gc=False
+    )
+
+
+def _problem(message: str) -> Problem:
+    """A problem of msgspec's message: what it says, with the field taken out."""
+    if found := _AT.search(message):
+        field, text = found[1], message[: found.start()]
+    elif found := _NAMED.search(message):
+        field, text = found[1], message
+    else:
+        field, text = "", message
+    if "missing required" in text:
+        return "missing_field", field, f"the field {field!r} is missing"
+    if "unknown field" in text:
+        return "unknown_field", field, f"the schema has no field {field!r}"
+    if "timezone" in text:
+        return "naive_timestamp", field, "the timestamp has no time zone; add one, such as Z or +01:00"
+    if field:
+        text = f"{text} in {field!r}"
+    return "wrong_type", field, text.replace("`", "").replace("object", "a JSON object")

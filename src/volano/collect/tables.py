@@ -1,0 +1,151 @@
+"""The lake tables of a project, as Arrow schemas: what the committer writes and everyone else may count on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+from volano.plan.definitions import CompiledDecision, CompiledProject, CompiledSource
+from volano.values.schema import DType
+
+INSTANT: Final = pa.timestamp("us", tz="UTC")
+ARROW_TYPES: Final[dict[DType, pa.DataType]] = {
+    DType.BOOL: pa.bool_(),
+    DType.INT64: pa.int64(),
+    DType.FLOAT64: pa.float64(),
+    DType.STRING: pa.string(),
+    DType.TIMESTAMP: INSTANT,
+    DType.LIST_FLOAT64: pa.list_(pa.float64()),
+    DType.LIST_INT64: pa.list_(pa.int64()),
+    DType.LIST_STRING: pa.list_(pa.string()),
+}
+
+FACT_COLUMNS: Final = pa.schema(
+    [
+        ("event_id", pa.string()),
+        ("revision", pa.int64()),
+        ("operation", pa.string()),
+        ("event_time", INSTANT),
+        ("received_at", INSTANT),
+        ("applied_at", INSTANT),
+        ("known_at", INSTANT),
+        ("receipt_id", pa.string()),
+    ]
+)
+DECISION_COLUMNS: Final = pa.schema(
+    [
+        ("decision_id", pa.string()),
+        ("attempt", pa.int64()),
+        ("decided_at", INSTANT),
+        ("features_as_of", INSTANT),
+        ("applied_at", INSTANT),
+        ("bundle", pa.string()),
+        ("release_id", pa.string()),
+        ("model", pa.string()),
+        ("model_version", pa.string()),
+        ("service_version", pa.string()),
+        ("unit", pa.string()),
+        ("role", pa.string()),
+        ("mode", pa.string()),
+        ("score", pa.float64()),
+        ("action", pa.string()),
+        ("propensity", pa.float64()),
+        ("propensity_method", pa.string()),
+        ("fallback", pa.string()),
+        ("deadline_us", pa.int64()),
+        ("latency_us", pa.map_(pa.string(), pa.int64())),
+        ("log_keep_probability", pa.float64()),
+        ("cost", pa.float64()),
+        ("subject", pa.string()),
+        ("purpose", pa.string()),
+        ("source_event_id", pa.string()),
+    ]
+)
+SHADOW_COLUMNS: Final = pa.schema(
+    [
+        ("decision_id", pa.string()),
+        ("attempt", pa.int64()),
+        ("decision", pa.string()),
+        ("model", pa.string()),
+        ("model_version", pa.string()),
+        ("score", pa.float64()),
+        ("scored_at", INSTANT),
+        ("applied_at", INSTANT),
+    ]
+)
+RECEIPT_COLUMNS: Final = pa.schema(
+    [
+        ("receipt_id", pa.string()),
+        ("source", pa.string()),
+        ("event_id", pa.string()),
+        ("revision", pa.int64()),
+        ("status", pa.string()),
+        ("received_at", INSTANT),
+        ("applied_at", INSTANT),
+    ]
+)
+QUARANTINE_COLUMNS: Final = pa.schema(
+    [
+        ("receipt_id", pa.string()),
+        ("source", pa.string()),
+        ("event_id", pa.string()),
+        ("revision", pa.int64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("field", pa.string()),
+        ("message", pa.string()),
+        ("payload", pa.binary()),
+        ("received_at", INSTANT),
+        ("applied_at", INSTANT),
+    ]
+)
+
+SHADOWS: Final = "shadow_score"
+RECEIPTS: Final = "receipt"
+QUARANTINE: Final = "quarantine"
+
+
+def fact_table(source: str) -> str:
+    """The name of the table of a source's facts."""
+    return f"fact_{source}"
+
+
+def decision_table(decision: str) -> str:
+    """The name of the table of a decision's records."""
+    return f"decision_{decision}"
+
+
+def lake_tables(project: CompiledProject) -> dict[str, pa.Schema]:
+    """Every lake table that collecting writes, by name.
+
+    All columns may be null in the lake: a wider schema must be able to read what a narrower one wrote.
+    """
+    tables: dict[str, pa.Schema] = {}
+    for source in project.sources.values():
+        if source.stream:
+            tables[fact_table(source.name)] = _fact_schema(source)
+    for decision in project.decisions.values():
+        tables[decision_table(decision.name)] = _decision_schema(project, decision)
+    return tables | {SHADOWS: SHADOW_COLUMNS, QUARANTINE: QUARANTINE_COLUMNS, RECEIPTS: RECEIPT_COLUMNS}
+
+
+def _fact_schema(source: CompiledSource) -> pa.Schema:
+    own = [
+        pa.field(field.name, ARROW_TYPES[field.dtype])
+        for field in source.schema.fields
+        if field.name not in FACT_COLUMNS.names
+    ]
+    return pa.schema([*FACT_COLUMNS, *own])
+
+
+def _decision_schema(project: CompiledProject, decision: CompiledDecision) -> pa.Schema:
+    request = project.requests[decision.request]
+    service = project.model(decision.model).service
+    return pa.schema(
+        [
+            *DECISION_COLUMNS,
+            *(pa.field(f"request__{field.name}", ARROW_TYPES[field.dtype]) for field in request.schema.fields),
+            *(pa.field(f"feature__{source.name}", ARROW_TYPES[source.dtype]) for source in service.inputs),
+        ]
+    )
