@@ -1,1 +1,1 @@
-"""Collect: what happened comes in, is stamped once, becomes visible online and ends in the lake. Knows no feature's meaning."""
+"""Collect: what happened comes in, is stamped once, becomes visible online and ends in the lake."""

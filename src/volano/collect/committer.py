@@ -1,7 +1,8 @@
 """The committer: what was applied becomes rows of the lake, in large batches, exactly once a table.
 
-Each table remembers the last apply-log sequence it holds. A crash between two tables leaves them at different sequences; the
-next step skips, table by table, what is there already, so no batch has to be cut where the last one was.
+Each table remembers the last apply-log sequence it holds. A crash between two tables leaves them at different
+sequences; the next step skips, table by table, what is there already, so no batch has to be cut where the last
+one was.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from volano.protocols.journal import JournalReader
 from volano.protocols.lake import LakeWriter
 from volano.records.journal import DecisionMade, EventReceived, ShadowScored, decode_record
 from volano.records.receipt import Applied, ApplyBatch, ReceiptStatus
+from volano.values.instants import BEGINNING
 
 WRITER: Final = "committer"
 """The name under which the lake remembers what was committed."""
@@ -178,7 +180,7 @@ class Committer:
                 where=f"source {source}, column {misfit.problem[1]}",
                 mend="give the changed column a new name, or change its type back until everything is committed",
             ) from misfit
-        columns = _fact_columns(rows, cells, schema.names.index(schema.source.event_time))
+        columns = _fact_columns(rows, cells, schema.time_at)
         arrays = [pa.array(columns[field.name], field.type) for field in FACT_COLUMNS]
         fields = list(FACT_COLUMNS)
         for field, values in zip(schema.source.schema.fields, zip(*cells, strict=True), strict=True):
@@ -200,7 +202,7 @@ class Committer:
         service = self._services.get(version)
         if service is None:
             raise StateMismatchError(
-                f"{len(rows)} decisions of {name!r} were made with the feature service version {version}, which is not known.",
+                f"{len(rows)} decisions of {name!r} name the unknown feature service version {version}.",
                 where=f"decision {name}",
                 mend="start the committer with the bundle of that release among its services",
             )
@@ -213,7 +215,8 @@ class Committer:
             arrays.append(pa.array([record.request.get(field.name) for record in records], fields[-1].type))
         for at, source in enumerate(service.inputs):
             fields.append(pa.field(f"feature__{source.name}", ARROW_TYPES[source.dtype]))
-            arrays.append(pa.array([record.features[at] for record in records], fields[-1].type))
+            served = [record.features[at] if record.features else None for record in records]
+            arrays.append(pa.array(served, fields[-1].type))
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
@@ -232,9 +235,7 @@ def _destinations(record: EventReceived | DecisionMade | ShadowScored, applied: 
             return (SHADOWS,) if applied.status == ReceiptStatus.STORED else ()
 
 
-def _fact_columns(
-    rows: list[_Row], cells: list[tuple[Any, ...]], time_at: int
-) -> dict[str, list[Any]]:
+def _fact_columns(rows: list[_Row], cells: list[tuple[Any, ...]], time_at: int) -> dict[str, list[Any]]:
     applied_at = [row.applied.applied_at for row in rows]
     return {
         "event_id": [row.record.event_id for row in rows],
@@ -249,11 +250,16 @@ def _fact_columns(
 
 
 def _decision_column(field: pa.Field, rows: list[_Row]) -> pa.Array:
+    values: list[Any]
     match field.name:
         case "applied_at":
             values = [row.applied.applied_at for row in rows]
         case "latency_us":
             values = [list(row.record.latency_us.items()) for row in rows]
+        case "features_as_of":
+            stamps = [row.record.features_as_of for row in rows]
+            # The beginning of time has no timestamp; null says that nothing was visible.
+            values = [None if stamp == BEGINNING else stamp for stamp in stamps]
         case "mode":
             values = [row.record.mode.value for row in rows]
         case name:

@@ -110,7 +110,9 @@ class Door:
         try:
             payload, canonical, event_id, event_time = schema.fit(event, operation)
             if event_time is not None and event_time > now + self._tolerance_us:
-                message = f"{format_instant(event_time)} lies in the future; it was {format_instant(now)} here"
+                message = (
+                    f"{format_instant(event_time)} lies in the future; it was {format_instant(now)} here"
+                )
                 problem = ("future_event_time", schema.source.event_time, message)
         except Misfit as misfit:
             problem = misfit.problem

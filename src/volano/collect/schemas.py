@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
@@ -34,7 +34,7 @@ _TYPES: Final[dict[DType, Any]] = {
     DType.LIST_INT64: list[int],
     DType.LIST_STRING: list[str],
 }
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EARLIEST: Final = -62_135_596_800_000_000
 _JSON: Final = msgspec.json.Encoder()
@@ -84,6 +84,7 @@ class SourceSchema:
             source.name, [_field(field, required=False) for field in source.schema.fields], strict=False
         )
         self._reader = msgspec.json.Decoder(lenient)
+        self.time_at = self.names.index(source.event_time)
         self._timestamps = tuple(
             at for at, field in enumerate(source.schema.fields) if field.dtype is DType.TIMESTAMP
         )
@@ -116,7 +117,9 @@ class SourceSchema:
         except (msgspec.DecodeError, UnicodeError) as error:
             raise Misfit(("malformed", "", f"{error}; send one JSON object an event")) from None
         except RecursionError:
-            raise Misfit(("malformed", "", "the event is nested too deeply; send a flat JSON object")) from None
+            raise Misfit(
+                ("malformed", "", "the event is nested too deeply; send a flat JSON object")
+            ) from None
         moment = self._time_of(row)
         event_time: Instant | None = None
         if moment is not None:
@@ -124,6 +127,8 @@ class SourceSchema:
             if event_time < _EARLIEST:
                 message = f"{moment.isoformat()} lies before the year 1 in UTC"
                 raise Misfit(("out_of_range", self.source.event_time, message))
+        elif operation is not Operation.RETRACT:
+            raise Misfit(("missing_field", self.source.event_time, "an event needs the time it happened"))
         return Fitted(payload, _CANONICAL.encode(row), self._join(self._id_of(row)), event_time)
 
     def salvage_id(self, event: Mapping[str, Any] | bytes) -> str:

@@ -10,7 +10,7 @@ class Stamps:
     """Gives stamps: `max(last + 1, now)`. Increases also while the clock stands still or steps back.
 
     Args:
-        last: the newest stamp ever given, read from the apply log and the online store; nothing below it is given again.
+        last: the newest stamp ever given, from the apply log and the online store; none below it is given again.
     """
 
     def __init__(self, clock: Clock, last: Instant) -> None:

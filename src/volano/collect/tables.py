@@ -145,7 +145,10 @@ def _decision_schema(project: CompiledProject, decision: CompiledDecision) -> pa
     return pa.schema(
         [
             *DECISION_COLUMNS,
-            *(pa.field(f"request__{field.name}", ARROW_TYPES[field.dtype]) for field in request.schema.fields),
+            *(
+                pa.field(f"request__{field.name}", ARROW_TYPES[field.dtype])
+                for field in request.schema.fields
+            ),
             *(pa.field(f"feature__{source.name}", ARROW_TYPES[source.dtype]) for source in service.inputs),
         ]
     )

@@ -1,4 +1,4 @@
-"""The id of an event: its id columns' values as one text. Two events of a source are the same exactly when it is equal."""
+"""The id of an event: its id columns' values as one text. Equal text, same event of its source."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from volano.values.schema import Scalar
 def event_id(values: Sequence[Scalar]) -> str:
     """Join the values of a source's id columns.
 
-    One value stands for itself. Several are joined by `|`, with `|` and `\\` inside them escaped, so that no two lists of
-    the same length give the same text.
+    One value stands for itself. Several are joined by `|`, with `|` and `\\` inside them escaped, so that no
+    two lists of the same length give the same text.
 
     Args:
         values: one a column, in the source's order; instants as integers.
