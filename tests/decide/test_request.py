@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -75,6 +76,12 @@ def test_a_whole_number_is_a_number() -> None:
         ({"sched_dep": datetime(2013, 3, 1)}, "Field 'sched_dep' is not valid", "a time with a zone"),
         ({"sched_dep": "2013-03-01T12:00:00"}, "Field 'sched_dep' is not valid", "a time with a zone"),
         ({"sched_dep": 1362139200}, "Field 'sched_dep' is not valid", "a time with a zone"),
+        (
+            {"sched_dep": datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))},
+            "Field 'sched_dep' lies",
+            "a zone",
+        ),
+        ({"load": math.nan}, "Field 'load' is nan", "send null"),
         ({"night": 1}, "Field 'night' is not valid", "true or false, or null"),
     ],
 )
@@ -93,7 +100,9 @@ def test_a_missing_field_is_named() -> None:
     assert caught.value.mend == "send 'distance' as a whole number of 64 bits"
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b"null", b'{"flight_id": "\xff"}', b"\x00"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[1]", b"null", b'{"flight_id": "\xff"}', b"\x00", b"[" * 100_000]
+)
 def test_bytes_that_are_no_object_are_refused(raw: bytes) -> None:
     with pytest.raises(RequestError, match="not an object"):
         READER.read(raw)

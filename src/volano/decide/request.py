@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
+from math import isfinite
 from typing import Annotated, Any, Final, TypeAlias, assert_never
 
 import msgspec
@@ -20,6 +21,8 @@ from volano.values.schema import DType, Field, Scalar
 
 _INT64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _AWARE: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+_EARLIEST: Final = from_datetime(datetime.min.replace(tzinfo=UTC))
+_LATEST: Final = from_datetime(datetime.max.replace(tzinfo=UTC))
 _NAMED_FIELD: Final = re.compile(r"^Object (missing required|contains unknown) field `(.+)`$")
 _AT_FIELD: Final = re.compile(r"^(.*) - at `\$\.([^.\[`]+)(.*)`$", re.DOTALL)
 
@@ -40,9 +43,9 @@ class RequestReader:
     def __init__(self, request: CompiledRequest, *, decision: str) -> None:
         self.request = request
         self._where = f"request {request.name} of decision {decision}"
-        self._timestamps = tuple(
-            field.name for field in request.schema.fields if field.dtype is DType.TIMESTAMP
-        )
+        fields = request.schema.fields
+        self._timestamps = tuple(field.name for field in fields if field.dtype is DType.TIMESTAMP)
+        self._floats = tuple(field.name for field in fields if field.dtype is DType.FLOAT64)
         self._type = _struct_of(request)
         self._json = msgspec.json.Decoder(self._type)
 
@@ -63,14 +66,27 @@ class RequestReader:
                 checked = self._json.decode(request)
             else:
                 checked = msgspec.convert(request, self._type)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise self._explain(error) from None
-        values: dict[str, Scalar] = msgspec.structs.asdict(checked)
+        values: dict[str, Any] = msgspec.structs.asdict(checked)
         for name in self._timestamps:
-            moment = values[name]
-            if moment is not None:
-                values[name] = from_datetime(moment)  # type: ignore[arg-type]
+            if values[name] is not None:
+                values[name] = self._instant(name, values[name])
+        for name in self._floats:
+            if values[name] is not None and not isfinite(values[name]):
+                raise self._error(
+                    f"Field {name!r} is {values[name]}, which JSON cannot carry.",
+                    mend="send null for a missing value",
+                )
         return values
+
+    def _instant(self, name: str, moment: datetime) -> int:
+        instant = from_datetime(moment)
+        if not _EARLIEST <= instant <= _LATEST:
+            raise self._error(
+                f"Field {name!r} lies outside the years 1 to 9999 in UTC.", mend=f"send {self._wanted(name)}"
+            )
+        return instant
 
     def _explain(self, error: Exception) -> RequestError:
         text = str(error)
