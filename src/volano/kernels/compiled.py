@@ -25,7 +25,7 @@ from volano.kernels.aggregates import FOLD_NAMES, FOLDS
 
 _HERE = Path(__file__).parent
 _SOURCES = ("bits", "ordering", "trie", "folds", "sweep", "packed")
-_REPLACED = {"bit_length", "build_states", "finish"}
+_REPLACED = {"bit_length", "build_states", "finish", "lift"}
 _loaded: dict[str, ModuleType] = {}
 _lock = threading.Lock()
 
@@ -104,6 +104,11 @@ def _fold_source(fold: str) -> str:
     s, x, stack = ("sf", "xf", "stack_f") if spec.state == "float64" else ("si", "xi", "stack_i")
     rx = "rxf" if spec.state == "float64" else "rxi"
     words = range(spec.words)
+    lift_x, lift_y = "buf[row + x_cell]", "0"
+    if spec.state == "float64":
+        lift_x, lift_y = (
+            f"float(buf[row + {cell}]) if integers & {bit} else floats[row + {cell}]" for cell, bit in (("x_cell", 1), ("y_cell", 2))
+        )
 
     def load(array: str, index: str) -> str:
         return "(" + "".join(f"{array}[w + {k}, {index}], " for k in words) + ")"
@@ -127,6 +132,14 @@ def {fold}_build(x, y, starts, k0, k1, left, right, order, s, w):
             b = right[g]
             c = {fold}_merge({load("s", "a")}, {load("s", "b")})
 {store("c", "s[w + {}, 2 * g + 1]", 12)}
+
+
+@njit(nogil=True, error_model="numpy")
+def {fold}_lift(w, a, b, buf, floats, rows, lane_rows, x_cell, y_cell, integers, s):
+    for r in range(a, b):
+        row = rows[lane_rows[r]]
+        c = {fold}_init({lift_x}, {lift_y})
+{store("c", "s[w + {}, r]", 8)}
 
 
 @njit(nogil=True, error_model="numpy")
@@ -157,10 +170,14 @@ def _dispatch_source() -> str:
              "def build_states(fold, xf, xi, y, starts, k0, k1, left, right, order, sf, si, w):"]
     finish = ['@njit(nogil=True, error_model="numpy")',
               "def finish(fold, w, ids, pops, m, sf, si, stack_f, stack_i, rxf, rxi, ry, n, finals, f0, f1, params, out_f, out_i, ok, at):"]
+    lift = ['@njit(nogil=True, error_model="numpy")',
+            "def lift(fold, w, a, b, buf, floats, rows, lane_rows, x_cell, y_cell, integers, sf, si):"]
     for number, fold in enumerate(FOLD_NAMES):
         state = next(f for f in FOLDS if f.fold == fold).state
         k = "f" if state == "float64" else "i"
         build += [f"    if fold == {number}:", f"        {fold}_build(x{k}, y, starts, k0, k1, left, right, order, s{k}, w)"]
+        lift += [f"    if fold == {number}:",
+                 f"        {fold}_lift(w, a, b, buf, floats, rows, lane_rows, x_cell, y_cell, integers, s{k})"]
         finish += [
             f"    if fold == {number}:",
             "        if m == 0:",
@@ -182,7 +199,7 @@ def _dispatch_source() -> str:
                     finish += ["                out_f[o, at] = (np.nan if value != value else value + 0.0) if good else 0.0"]
                 else:
                     finish += ["                out_i[o, at] = value if good else 0"]
-    return "\n".join([*build, "    return 0", "", "", *finish, ""])
+    return "\n".join([*build, "    return 0", "", "", *lift, "", "", *finish, ""])
 
 
 def generate() -> str:

@@ -1,4 +1,4 @@
-"""The two functions that `kernels.compiled` writes from the aggregate files; here only their shape and meaning."""
+"""The functions that `kernels.compiled` writes from the aggregate files; here only their shape and meaning."""
 
 from __future__ import annotations
 
@@ -19,4 +19,11 @@ def finish(
     n: int, finals: I64, f0: int, f1: int, params: F64, out_f: F64, out_i: I64, ok: U8, at: int,
 ) -> None:
     """Run the program of m pieces over one fold's states, then every `final` in [f0, f1) of it into column `at`."""
+    raise NotImplementedError("written by kernels.compiled")
+
+
+def lift(
+    fold: int, w: int, a: int, b: int, buf: I64, floats: F64, rows: I64, lane_rows: I64, x_cell: int, y_cell: int, integers: int, sf: F64, si: I64
+) -> None:
+    """States of packed rows [a, b) of a lane; bit 0 of `integers` says that x is stored as an integer, bit 1 that y is."""
     raise NotImplementedError("written by kernels.compiled")
