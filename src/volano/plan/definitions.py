@@ -1,7 +1,7 @@
 """Compiled definitions: what a project declares, resolved and checked, as plain data.
 
-Everything here can be written as JSON and read back for ever. Author code is named by a `CodeRef` and lives in
-the bundle; nothing here holds a function. Names inside one project are unique a kind and unqualified; the
+Everything here can be written as JSON and read back for ever. Author code is named by a `CodeRef` and lives
+in the bundle; nothing here holds a function. Names inside one project are unique a kind and unqualified; the
 namespace stands once, in `CompiledProject`.
 """
 
@@ -24,7 +24,7 @@ class CodeRef(msgspec.Struct, frozen=True):
     Args:
         module: dotted name relative to the project's root, such as `flights`.
         qualname: the module-level name.
-        source_hash: digest of the module's source text.
+        source_hash: digest of the function's source and of all that it refers to in the project.
     """
 
     module: str
@@ -46,10 +46,12 @@ class CompiledEntity(msgspec.Struct, frozen=True):
 
 
 class Projection(msgspec.Struct, frozen=True):
-    """A stateless map from source rows to view rows, the key and time columns kept.
+    """A stateless map from source rows to view rows: as many rows, in the same order, with more columns.
 
-    Exactly one of `sql` (a SELECT over a relation named `source`) and `code` (Arrow batch to Arrow batch) is set.
-    `columns` are the output columns that the features read.
+    Exactly one of `sql` and `code` is set. `sql` is a SELECT over a relation named `source`; it keeps every
+    column of that relation, also those that the author does not know (event_id, applied_at). `code` takes
+    and gives a batch; it need not keep columns. `columns` are the output columns that the features read,
+    computed or passed through.
     """
 
     columns: Schema
@@ -104,6 +106,9 @@ class CompiledFeature(msgspec.Struct, frozen=True):
     params: tuple[float, ...] = ()
     include_request: bool = False
     staleness_us: int | None = None
+    """How old the value may be when a decision reads it; for sources without a stream."""
+    over: str | None = None
+    """The second column: the denominator of `ratio`."""
 
 
 class CompiledView(msgspec.Struct, frozen=True):
@@ -128,7 +133,8 @@ class FeatureInput(msgspec.Struct, frozen=True):
 
     Exactly one of `view`, `on_demand`, `request_field` says where it comes from. `keys` are the request's
     fields that hold the entity key of a view feature. `name` is unique in its service and is the column name
-    everywhere: `PlaneHistory__mean_delay_7d`, `PlaneHistory__mean_delay_7d__dest`, `tired_long_haul`, `distance`.
+    everywhere: `PlaneHistory__mean_delay_7d`, `PlaneHistory__mean_delay_7d__dest`, `tired_long_haul`,
+        `distance`.
     """
 
     name: str
@@ -211,6 +217,8 @@ class CompiledTrainer(msgspec.Struct, frozen=True):
 
 
 class CompiledModel(msgspec.Struct, frozen=True):
+    """A model: its service, label and trainer. `label` is empty when none is declared: it can score, not learn."""
+
     name: str
     service: CompiledService
     label: str

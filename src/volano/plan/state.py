@@ -1,7 +1,8 @@
-"""The layout of online state, as data: which rows lie under which key. Built by `compile`, read by the stages.
+"""The layout of online state, as data: which rows lie under which key. Built by `compile`, read by the
+stages.
 
-A state group packs every view of one entity over one source (with the same key columns). The rows of one entity key
-lie in chunks that are aligned to an absolute time grid of `span_us`; the online key of a chunk is
+A state group packs every view of one entity over one source (with the same key columns). The rows of one
+entity key lie in chunks that are aligned to an absolute time grid of `span_us`; the online key of a chunk is
 
     group hash (8 bytes) | length of the key (2 bytes) | canonical entity key | chunk number (8 bytes)
 
@@ -26,7 +27,8 @@ class StateGroup(msgspec.Struct, frozen=True):
         hash: 16 hex characters over everything that shapes the stored rows and their meaning.
         key_columns: columns of the source (after projection) that hold the entity key.
         views: the views it serves; all have this entity, source and these key columns.
-        columns: what a stored row carries for the features, view columns prefixed `view.column` where projected.
+        columns: what a stored row carries for the features, view columns prefixed `view.column` where
+            projected.
         span_us: width of a chunk.
         raw_us: rows older than the newest read minus this are not needed (longest window plus offset plus
             accept_late); None keeps them for ever (a lifetime window).
@@ -46,6 +48,11 @@ class StateGroup(msgspec.Struct, frozen=True):
     def prefix(self) -> bytes:
         """The first eight bytes of every online key of the group."""
         return bytes.fromhex(self.hash)
+
+
+def stored_column(view: CompiledView, column: str) -> str:
+    """The name under which a group's rows carry a view's column: `column`, or `View.column` where it is projected."""
+    return column if view.projection is None else f"{view.name}.{column}"
 
 
 def chunk_key(group: StateGroup, key: bytes, event_time: Instant) -> bytes:

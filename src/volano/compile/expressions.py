@@ -1,0 +1,248 @@
+"""Authors' SQL: parsed, checked against the columns it may use, typed. DuckDB's dialect; nothing is executed.
+
+An expression is stateless: it sees one row. So aggregates, windows, joins, subqueries and anything that
+reads the clock or chance are mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlglot import exp, parse_one
+from sqlglot.errors import ParseError, SqlglotError, TokenError
+from sqlglot.optimizer.annotate_types import annotate_types
+
+from volano.compile.report import nearest
+from volano.values.schema import DType
+
+Problem = tuple[str, str]
+"""What is wrong, and the mend."""
+
+_SQL_TYPES: Final = {
+    DType.BOOL: "BOOLEAN",
+    DType.INT64: "BIGINT",
+    DType.FLOAT64: "DOUBLE",
+    DType.STRING: "VARCHAR",
+    DType.TIMESTAMP: "TIMESTAMPTZ",
+}
+_KINDS: Final = exp.DataType.Type
+_FROM_SQL: Final[tuple[tuple[frozenset[exp.DataType.Type], DType], ...]] = (
+    (frozenset({_KINDS.BOOLEAN}), DType.BOOL),
+    (frozenset(exp.DataType.INTEGER_TYPES), DType.INT64),
+    (frozenset({*exp.DataType.REAL_TYPES}), DType.FLOAT64),
+    (frozenset(exp.DataType.TEXT_TYPES), DType.STRING),
+    (
+        frozenset({_KINDS.TIMESTAMPTZ, _KINDS.TIMESTAMPLTZ, _KINDS.TIMESTAMP, _KINDS.DATETIME}),
+        DType.TIMESTAMP,
+    ),
+)
+_CLOCK_AND_CHANCE: Final = frozenset(
+    """now current_timestamp current_date current_time current_datetime today get_current_time
+    get_current_timestamp transaction_timestamp localtime localtimestamp random rand uuid gen_random_uuid
+    uuidv4 uuidv7 setseed nextval age""".split()
+)
+_STATEFUL: Final = (exp.AggFunc, exp.Window, exp.Subquery, exp.Select, exp.Exists)
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A checked expression: its canonical text, its type (None when it cannot be inferred), the columns it reads."""
+
+    sql: str
+    dtype: DType | None
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A checked SELECT over `source`: whether it keeps all columns, and what it computes or picks, by output name."""
+
+    keeps_all: bool
+    outputs: tuple[tuple[str, Expression], ...]
+
+
+def read_expression(text: str, columns: Mapping[str, DType]) -> tuple[Expression | None, list[Problem]]:
+    """Parse, check and type one expression.
+
+    Args:
+        text: SQL over the columns of one row.
+        columns: what it may read.
+
+    >>> read_expression("delay > 30", {"delay": DType.FLOAT64})[0].dtype
+    <DType.BOOL: 'bool'>
+    >>> read_expression("delai > 30", {"delay": DType.FLOAT64})[1]
+    [("SQL reads the unknown column 'delai'", "did you mean 'delay'? (known: delay)")]
+    """
+    select, problems = _parse(f"SELECT {text}\n AS value FROM source", text)
+    if select is None:
+        return None, problems
+    if len(select.expressions) != 1 or _has_clauses(select) or isinstance(select.expressions[0], exp.Star):
+        return None, [
+            (f"SQL {text!r} is not one expression", "write one expression over the columns of a row")
+        ]
+    found, problems = _check(select, columns)
+    return (None if problems else found[0][1]), problems
+
+
+def read_select(text: str, columns: Mapping[str, DType]) -> tuple[Selection | None, list[Problem]]:
+    """Parse, check and type a SELECT that computes columns of a source.
+
+    >>> read_select("SELECT *, delay > 15 AS late FROM source", {"delay": DType.FLOAT64})[0].outputs[0][0]
+    'late'
+    """
+    select, problems = _parse(text, text)
+    if select is None:
+        return None, problems
+    origin = select.args.get("from_") or select.args.get("from")
+    table = origin.this if origin is not None else None
+    if not isinstance(table, exp.Table) or table.name != "source":
+        return None, [("The SELECT does not read from `source`", "write SELECT ... FROM source")]
+    if select.args.get("where") is not None:
+        mend = "a projection keeps every row; put the condition into where=vo.sql(...) of the features"
+        return None, [("The SELECT leaves out rows", mend)]
+    if _has_clauses(select):
+        mend = "a projection maps each row to one row: SELECT expressions FROM source, nothing else"
+        return None, [("The SELECT joins, groups, sorts or limits", mend)]
+    stars = [item for item in select.expressions if isinstance(item, exp.Star)]
+    if any(star.args.get("except_") or star.args.get("except") or star.args.get("replace") for star in stars):
+        return None, [("The SELECT changes what * means", "write *, and the computed columns after it")]
+    for star in stars:
+        star.pop()
+    unnamed = [item for item in select.expressions if not item.alias_or_name]
+    if unnamed:
+        return None, [(f"{item.sql('duckdb')} has no name", "add AS name") for item in unnamed]
+    found, problems = _check(select, columns)
+    names = [name for name, _ in found]
+    problems += [
+        (f"The SELECT gives two columns named {name!r}", "give each a name of its own")
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+    return (None if problems else Selection(bool(stars), tuple(found))), problems
+
+
+def cast(expression: Expression, dtype: DType) -> str:
+    """SQL of an expression that gives exactly a logical type.
+
+    >>> cast(Expression("a + 1", DType.INT64, ("a",)), DType.INT64)
+    'CAST(a + 1 AS BIGINT)'
+    """
+    return f"CAST({expression.sql} AS {_SQL_TYPES[dtype]})"
+
+
+def identifier(name: str) -> str:
+    """A column name as SQL: quoted unless it is plain.
+
+    >>> identifier("delay"), identifier("order")
+    ('delay', '"order"')
+    """
+    node = exp.to_identifier(name, quoted=not _is_plain(name))
+    return str(node.sql("duckdb"))
+
+
+def compute(relation: str, computed: Sequence[tuple[str, str]], *, replaced: Sequence[str] = ()) -> str:
+    """SQL that adds columns to every row of a relation and keeps all others, in the same order.
+
+    Args:
+        relation: a table name or a parenthesised SELECT.
+        computed: pairs of name and SQL.
+        replaced: the names among them that the relation already has.
+
+    >>> compute("source", [("late", "delay > 15")])
+    'SELECT *, delay > 15 AS late FROM source'
+    """
+    new = [f"{sql} AS {identifier(name)}" for name, sql in computed if name not in replaced]
+    old = [f"{sql} AS {identifier(name)}" for name, sql in computed if name in replaced]
+    star = f"* REPLACE ({', '.join(old)})" if old else "*"
+    return f"SELECT {', '.join([star, *new])} FROM {relation}"
+
+
+def _is_plain(name: str) -> bool:
+    try:
+        node = parse_one(name, read="duckdb")
+    except SqlglotError:
+        return False
+    return isinstance(node, exp.Column) and node.sql("duckdb") == name
+
+
+def _parse(statement: str, shown: str) -> tuple[exp.Select | None, list[Problem]]:
+    try:
+        parsed = parse_one(statement, read="duckdb")
+    except ParseError as error:
+        near = str(error.errors[0].get("highlight", "")).strip() if error.errors else ""
+        at = f" near {near!r}" if near and near in shown else ", it is not complete"
+        return None, [(f"SQL {shown!r} does not parse{at}", "correct the SQL (DuckDB's dialect)")]
+    except TokenError:
+        return None, [(f"SQL {shown!r} does not parse: a quote is not closed", "close the quote")]
+    if not isinstance(parsed, exp.Select):
+        return None, [(f"SQL {shown!r} is not a SELECT", "write an expression, or SELECT ... FROM source")]
+    return parsed, []
+
+
+def _has_clauses(select: exp.Select) -> bool:
+    allowed = {"expressions", "from", "from_", "kind", "where", "hint", "operation_modifiers"}
+    return any(value for key, value in select.args.items() if key not in allowed) or select.args.get("where")
+
+
+def _check(
+    select: exp.Select, columns: Mapping[str, DType]
+) -> tuple[list[tuple[str, Expression]], list[Problem]]:
+    problems: list[Problem] = []
+    for item in select.expressions:
+        problems += _refused(item)
+        for column in item.find_all(exp.Column):
+            if column.table not in ("", "source") or column.name not in columns:
+                problems.append(
+                    (f"SQL reads the unknown column {column.name!r}", nearest(column.name, columns))
+                )
+    if problems:
+        return [], list(dict.fromkeys(problems))
+    texts = [_unqualified(item).sql("duckdb", comments=False) for item in select.expressions]
+    read = [tuple(dict.fromkeys(c.name for c in item.find_all(exp.Column))) for item in select.expressions]
+    typed = _typed(select, columns)
+    found = [
+        (item.alias_or_name, Expression(text, _dtype(item), names))
+        for item, text, names in zip(typed.expressions, texts, read, strict=True)
+    ]
+    return found, problems
+
+
+def _refused(item: exp.Expression) -> list[Problem]:
+    problems = []
+    for node in item.walk():
+        if isinstance(node, _STATEFUL):
+            shown = node.sql("duckdb")
+            problems.append(
+                (
+                    f"SQL {shown!r} looks at more than one row",
+                    "the engine aggregates: use vo.mean and the like",
+                )
+            )
+        elif isinstance(node, exp.Func) and {node.sql_name().lower(), node.name.lower()} & _CLOCK_AND_CHANCE:
+            mend = "time arrives in a column; the result must depend on the row alone"
+            problems.append((f"SQL {node.sql('duckdb')!r} reads the clock or chance", mend))
+    return problems[:1]
+
+
+def _unqualified(item: exp.Expression) -> exp.Expression:
+    plain = item.unalias().copy()
+    for column in plain.find_all(exp.Column):
+        column.set("table", None)
+    return plain
+
+
+def _typed(select: exp.Select, columns: Mapping[str, DType]) -> exp.Select:
+    typed = select.copy()
+    for column in typed.find_all(exp.Column):
+        column.set("table", exp.to_identifier("source"))
+    schema = {"source": {name: _SQL_TYPES.get(dtype, "VARCHAR") for name, dtype in columns.items()}}
+    annotated = annotate_types(typed, schema=schema, dialect="duckdb")
+    assert isinstance(annotated, exp.Select)
+    return annotated
+
+
+def _dtype(item: exp.Expression) -> DType | None:
+    kind = item.type.this if item.type is not None else None
+    return next((dtype for kinds, dtype in _FROM_SQL if kind in kinds), None)

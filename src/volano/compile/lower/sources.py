@@ -1,0 +1,93 @@
+"""Sources: their schema, and the rules by which time reaches them."""
+
+from __future__ import annotations
+
+from volano.compile.context import Context, EventShape, column_names
+from volano.compile.report import nearest
+from volano.compile.resolve import Definition
+from volano.plan.definitions import CompiledSource
+from volano.values.schema import DType
+
+_ADDRESSES = (".parquet", ".csv")
+
+
+def lower_sources(ctx: Context) -> None:
+    """Resolve every source."""
+    for at in ctx.of_kind("source"):
+        ctx.name_is_valid(at, table=True)
+        owner = ctx.owner(at)
+        event = ctx.refer(at, at.value.event, "event", "event")
+        shape = ctx.shapes.get(id(at.value.event))
+        check_table(at, at.value.table, ctx)
+        accept_late_us = _accept_late(at, ctx)
+        known_at, available_after_us = _availability(at, shape, ctx)
+        order_by = _order_by(at, shape, ctx)
+        if event is None or shape is None:
+            continue
+        ctx.sources[id(at.value)] = CompiledSource(
+            name=at.name,
+            event=event.name,
+            schema=shape.schema,
+            id_columns=shape.id_columns,
+            event_time=shape.event_time or "",
+            owner=owner,
+            order_by=order_by,
+            table=at.value.table,
+            stream=bool(at.value.stream),
+            available_after_us=available_after_us,
+            known_at=known_at,
+            accept_late_us=accept_late_us,
+        )
+
+
+def check_table(at: Definition, table: object, ctx: Context) -> None:
+    """Note a mistake when a table's address has none of the known forms."""
+    if table is None:
+        return
+    known = isinstance(table, str) and (
+        table.lower().endswith(_ADDRESSES) or table.startswith(("delta:", "duckdb:"))
+    )
+    if not known:
+        mend = "write a path ending in .parquet or .csv, 'delta:PATH' or 'duckdb:SELECT ...'"
+        ctx.mistake(at, f"{ctx.title(at)}: {table!r} is not the address of a table.", mend, "table")
+
+
+def _accept_late(at: Definition, ctx: Context) -> int | None:
+    if not at.value.table and not at.value.stream:
+        mend = 'give table="x.parquet", stream=True, or both'
+        ctx.mistake(at, f"{ctx.title(at)} has neither a table nor a stream.", mend)
+        return None
+    if not at.value.stream:
+        return ctx.duration(at, at.value.accept_late, "accept_late")
+    mend = 'say how late a pushed event may still change features: accept_late="2h"'
+    return ctx.required_duration(at, at.value.accept_late, mend, "accept_late", least_us=0)
+
+
+def _availability(at: Definition, shape: EventShape | None, ctx: Context) -> tuple[str | None, int | None]:
+    available_after_us = ctx.duration(at, at.value.available_after, "available_after")
+    names = column_names(at.value.known_at)
+    known_at = names[0] if names else None
+    if known_at is not None and at.value.available_after is not None:
+        mend = "keep the one that is true: a column if the table has it"
+        ctx.mistake(at, f"{ctx.title(at)} has both known_at and available_after.", mend, "known_at")
+    if at.value.table and known_at is None and at.value.available_after is None:
+        mend = 'give available_after="5m" (known_at is event_time plus this), or known_at="column"'
+        ctx.mistake(at, f"{ctx.title(at)} does not say when its table's rows become known.", mend)
+    if known_at is not None and shape is not None:
+        field = shape.schema.find(known_at)
+        if field is None:
+            mend = nearest(known_at, shape.schema.names)
+            ctx.mistake(at, f"{ctx.title(at)}: known_at={known_at!r} is not a field.", mend, "known_at")
+        elif field.dtype is not DType.TIMESTAMP or field.nullable:
+            mend = "name a field of type datetime that is never null"
+            ctx.mistake(at, f"{ctx.title(at)}: known_at={known_at!r} is not an instant.", mend, "known_at")
+    return known_at, available_after_us
+
+
+def _order_by(at: Definition, shape: EventShape | None, ctx: Context) -> tuple[str, ...]:
+    names = column_names(at.value.order_by)
+    for name in names:
+        if shape is not None and shape.schema.find(name) is None:
+            mend = nearest(name, shape.schema.names)
+            ctx.mistake(at, f"{ctx.title(at)}: order_by={name!r} is not a field.", mend, "order_by")
+    return names

@@ -1,0 +1,83 @@
+"""The layout of online state: which views share rows, and how wide a chunk is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Final
+
+from volano.plan.definitions import CompiledProject, CompiledSource, CompiledView
+from volano.plan.state import StateGroup, stored_column
+from volano.values.identities import content_hash
+from volano.values.instants import DAY_US, HOUR_US
+from volano.values.schema import Field, Schema
+
+LADDER_US: Final = (HOUR_US, 6 * HOUR_US, DAY_US, 7 * DAY_US, 28 * DAY_US, 364 * DAY_US)
+LIFETIME_US: Final = 36_400 * DAY_US
+"""Chunk width of a lifetime window: a century, so that one or two chunks hold a key's whole past."""
+MAX_CHUNKS: Final = 16
+"""How many chunk keys one read of one group may need."""
+
+
+def state_groups(project: CompiledProject) -> tuple[StateGroup, ...]:
+    """One group for each entity, source and key columns that some view uses; in declaration order."""
+    views: defaultdict[tuple[str, str, tuple[str, ...]], list[CompiledView]] = defaultdict(list)
+    for view in project.views.values():
+        views[view.entity, view.source, view.key_columns].append(view)
+    return tuple(_group(tuple(found), project) for found in views.values())
+
+
+def reach_us(view: CompiledView) -> int | None:
+    """How far before q the oldest row lies that a feature of the view may read; None for a lifetime window."""
+    reach = 0
+    for feature in view.features:
+        if feature.window_us is None:
+            return None
+        behind = feature.offset_us + feature.publish_delay_us + (feature.every_us or 0)
+        reach = max(reach, feature.window_us + behind)
+    return reach
+
+
+def span_us(reach: int | None) -> int:
+    """The narrowest chunk of the ladder with which a read of that reach needs at most MAX_CHUNKS keys.
+
+    >>> span_us(12 * HOUR_US) == HOUR_US, span_us(365 * DAY_US) == 28 * DAY_US
+    (True, True)
+    """
+    if reach is None:
+        return LIFETIME_US
+    fits = (span for span in (*LADDER_US, LIFETIME_US) if -(-reach // span) + 1 <= MAX_CHUNKS)
+    return next(fits, LIFETIME_US)
+
+
+def _group(views: tuple[CompiledView, ...], project: CompiledProject) -> StateGroup:
+    first, source = views[0], project.sources[views[0].source]
+    reaches = [reach_us(view) for view in views]
+    known = [reach for reach in reaches if reach is not None]
+    reach = max(known) if len(known) == len(reaches) else None
+    columns, span = _columns(views, source), span_us(reach)
+    shape = [project.namespace, first.key_columns, columns, span, [view.definition_hash for view in views]]
+    return StateGroup(
+        hash=content_hash(shape)[:16],
+        entity=first.entity,
+        source=first.source,
+        key_columns=first.key_columns,
+        views=views,
+        columns=columns,
+        span_us=span,
+        raw_us=None if reach is None else reach + (source.accept_late_us or 0),
+        accept_late_us=source.accept_late_us,
+    )
+
+
+def _columns(views: tuple[CompiledView, ...], source: CompiledSource) -> Schema:
+    """Every column that some feature of the group reads, once."""
+    columns: dict[str, Field] = {}
+    for view in views:
+        schema = source.schema if view.projection is None else view.projection.columns
+        for feature in view.features:
+            for name in (feature.column, feature.over, feature.where):
+                field = schema.find(name) if name is not None else None
+                if field is not None:
+                    stored = stored_column(view, field.name)
+                    columns.setdefault(stored, Field(stored, field.dtype, field.nullable))
+    return Schema(tuple(columns.values()))
