@@ -162,7 +162,7 @@ class LmdbOnlineStore:
         try:
             self._settle_power_loss()
             self._shared = _open_environment(self._folder, map_size)
-        except BaseException:  # noqa: BLE001 - only frees the lock, then raises it again
+        except BaseException:  # only frees the lock, then raises it again
             self._release()
             raise
         self._environment = self._shared.environment

@@ -257,7 +257,7 @@ class SegmentWriter:
         except OSError as error:
             self._lock.release()
             raise from_os_error(error, folder) from error
-        except BaseException:  # noqa: BLE001 - only frees the lock, then raises it again
+        except BaseException:  # only frees the lock, then raises it again
             self._lock.release()
             raise
 
