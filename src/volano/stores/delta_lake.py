@@ -1,0 +1,534 @@
+"""The lake as Delta tables in a folder: one table a subfolder, read and written beside any other Delta client.
+
+Exactly-once is the Delta transaction of (writer, sequence): a repeated sequence is skipped, and a commit that lost a
+race reads the log again before it tries the next version. Commits are synced (`stores.delta_log`).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
+
+import deltalake
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from volano.errors import StateMismatchError, StoreError, UnknownNameError, UnsupportedError
+from volano.stores import delta_log
+from volano.stores.os_errors import from_os_error
+
+Range = tuple[object | None, object | None]
+
+COMPACTED_BYTES: Final = 128 << 20
+"""Size that compaction aims at."""
+
+_CHECKPOINT_EVERY: Final = 100
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_BLUR_US: Final = 999
+"""Other writers cut the bounds in the log to milliseconds, downwards."""
+_N_OLD: Final = 8
+
+
+class _View(NamedTuple):
+    """What the log says about one version."""
+
+    version: int
+    schema: pa.Schema
+    partition_by: tuple[str, ...]
+    files: pa.Table
+
+
+class _Head:
+    """The newest state that this process has committed to or read."""
+
+    def __init__(self, view: _View) -> None:
+        self.version = view.version
+        self.schema = view.schema
+        self.partition_by = view.partition_by
+        self.committed: dict[str, int] = {}
+
+
+class DeltaLake:
+    """Delta tables below a folder. Threads may share it; several processes may read, one should write a table.
+
+    Args:
+        folder: holds a subfolder a table; created by the first `create`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lake = DeltaLake(Path(folder))
+    ...     lake.create("clicks", pa.schema([("ad", pa.string())]))
+    ...     for _ in range(2):
+    ...         version = lake.append("clicks", pa.table({"ad": ["a"]}), writer="committer", sequence=1)
+    ...     lake.read("clicks").num_rows, version
+    (1, 1)
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self._folder = Path(folder)
+        self._mutex = threading.RLock()
+        self._handles: dict[str, deltalake.DeltaTable] = {}
+        self._views: dict[str, _View] = {}
+        self._old: dict[tuple[str, int], _View] = {}
+        self._heads: dict[str, _Head] = {}
+        self._known: dict[str, int] = {}
+        self._mended: set[str] = set()
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def tables(self) -> list[str]:
+        """The names of all tables, sorted."""
+        if not self._folder.exists():
+            return []
+        return sorted(
+            path.name
+            for path in self._folder.iterdir()
+            if _NAME.fullmatch(path.name) and self.version(path.name) is not None
+        )
+
+    def version(self, table: str) -> int | None:
+        """The newest version of a table, or None when there is no such table."""
+        with self._mutex:
+            newest = delta_log.newest_version(self._path(table), self._known.get(table))
+            if newest is not None:
+                self._known[table] = newest
+            return newest
+
+    def files(self, table: str, *, version: int | None = None) -> list[str]:
+        """Paths of the Parquet files of a version; they lack the columns that the table is partitioned by."""
+        if self.version(table) is None:
+            return []
+        view = self._view(table, version)
+        return [self._file(table, path) for path in view.files.column("path").to_pylist()]
+
+    def read(
+        self,
+        table: str,
+        *,
+        columns: Sequence[str] | None = None,
+        where: Mapping[str, Range] | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Rows of a table (see `LakeReader.read`). Ranges prune files first, then row groups, then rows."""
+        view = self._view(table, version)
+        names = view.schema.names if columns is None else list(columns)
+        held = [name for name in names if name in view.schema.names]
+        rows = self._rows(table, view, held, _in_schema(where or {}, view.schema))
+        if len(held) == len(names):
+            return rows
+        nulls = pa.nulls(rows.num_rows)
+        return pa.table(
+            [rows.column(name) if name in view.schema.names else nulls for name in names], names=names
+        )
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def create(self, table: str, schema: pa.Schema, *, partition_by: Sequence[str] = ()) -> None:
+        """Create a table, or widen it (see `LakeWriter.create`). Columns are nullable, instants µs in UTC.
+
+        Raises:
+            StateMismatchError: a column changes its type, or the table is partitioned otherwise.
+        """
+        wanted = _normal_schema(schema)
+        with self._mutex:
+            path = self._writable(table)
+            try:
+                if self.version(table) is None:
+                    path.mkdir(parents=True, exist_ok=True)
+                    deltalake.DeltaTable.create(path, wanted, partition_by=list(partition_by) or None)
+                    delta_log.sync_log(path, 0)
+                    return
+                view = self._view(table, None)
+                missing = _widening(table, wanted, tuple(partition_by), view)
+                if missing:
+                    handle = self._handle(table)
+                    handle.alter.add_columns([deltalake.Field.from_arrow(field) for field in missing])
+                    delta_log.sync_log(path, handle.version())
+            except DeltaError as error:
+                raise self._from_delta(error, table) from error
+            except OSError as error:
+                raise from_os_error(error, path) from error
+
+    def append(self, table: str, rows: pa.Table, *, writer: str, sequence: int) -> int:
+        """Append rows in one atomic, synced commit (see `LakeWriter.append`). Absent columns become null.
+
+        Raises:
+            UnknownNameError: there is no such table.
+            StateMismatchError: the rows have a column that the table lacks, or of another type.
+            StoreFullError, StoreReadOnlyError: nothing was appended.
+        """
+        with self._mutex:
+            path = self._writable(table)
+            head = self._head(table)
+            if sequence <= self._committed(table, head, writer):
+                return head.version
+            fitting = _fit(table, rows, head.schema)
+            parts: list[delta_log.Part] = []
+            try:
+                for values, part_rows in _partitions(fitting, head.partition_by):
+                    parts.append(delta_log.write_part(path, part_rows, values))
+                actions = [delta_log.add_action(part, data_change=True) for part in parts]
+                actions.append(delta_log.transaction_action(writer, sequence))
+                while not self._commit(table, head, "WRITE", "Append", actions):
+                    head = self._head(table)
+                    if sequence <= self._committed(table, head, writer):
+                        delta_log.remove_parts(path, parts)
+                        return head.version
+            except OSError as error:
+                delta_log.remove_parts(path, parts)
+                raise from_os_error(error, path) from error
+            head.committed[writer] = sequence
+            if head.version % _CHECKPOINT_EVERY == 0:
+                self._checkpoint(table)
+            return head.version
+
+    def committed(self, table: str, writer: str) -> int:
+        """The newest sequence that `writer` committed to the table; 0 when none, also without a table."""
+        with self._mutex:
+            if self.version(table) is None:
+                return 0
+            return self._committed(table, self._head(table), writer)
+
+    def optimize(self, table: str) -> None:
+        """Merge small files and checkpoint the log; files of earlier versions stay for their readers."""
+        with self._mutex:
+            path = self._writable(table)
+            view = self._view(table, None)
+            parts: list[delta_log.Part] = []
+            actions: list[dict[str, Any]] = []
+            try:
+                for files in _small_groups(view):
+                    rows = self._rows(table, view._replace(files=files), list(view.schema.names), {})
+                    first = files.slice(0, 1).to_pylist()[0]
+                    values = {name: first[f"partition.{name}"] for name in view.partition_by}
+                    part = delta_log.write_part(path, rows.drop_columns(list(view.partition_by)), values)
+                    parts.append(part)
+                    actions.append(delta_log.add_action(part, data_change=False))
+                    actions += [
+                        delta_log.remove_action(old["path"], old["size_bytes"], part.partition)
+                        for old in files.to_pylist()
+                    ]
+                gone = {action["remove"]["path"] for action in actions if "remove" in action}
+                while actions and not self._commit(table, self._head(table), "OPTIMIZE", "", actions):
+                    present = set(self._view(table, None).files.column("path").to_pylist())
+                    if not gone <= present:  # somebody else compacted meanwhile
+                        delta_log.remove_parts(path, parts)
+                        break
+                self._checkpoint(table)
+            except OSError as error:
+                raise from_os_error(error, path) from error
+
+    # --- the log ----------------------------------------------------------------------------------
+
+    def _path(self, table: str) -> Path:
+        if not _NAME.fullmatch(table):
+            raise UnknownNameError(
+                f"{table!r} cannot be the name of a table.", mend="use letters, digits, `_`, `-` and `.`"
+            )
+        return self._folder / table
+
+    def _writable(self, table: str) -> Path:
+        """The folder of a table that is about to be written, mended once a process."""
+        path = self._path(table)
+        if table not in self._mended:
+            try:
+                delta_log.mend(path)
+            except OSError as error:
+                raise from_os_error(error, path) from error
+            self._mended.add(table)
+        return path
+
+    def _file(self, table: str, path: str) -> str:
+        return str(self._folder / table / unquote(path))
+
+    def _handle(self, table: str) -> deltalake.DeltaTable:
+        """delta-rs's handle at the newest version."""
+        newest = self.version(table)
+        if newest is None:
+            names = ", ".join(self.tables()) or "none"
+            raise UnknownNameError(
+                f"There is no table named {table!r} in the lake.",
+                where=str(self._folder),
+                mend=f"known tables: {names}",
+            )
+        try:
+            handle = self._handles.get(table)
+            if handle is None:
+                handle = self._handles[table] = deltalake.DeltaTable(self._path(table))
+            if handle.version() < newest:
+                handle.update_incremental()
+        except DeltaError as error:
+            raise self._from_delta(error, table) from error
+        return handle
+
+    def _view(self, table: str, version: int | None) -> _View:
+        with self._mutex:
+            handle = self._handle(table)
+            newest = handle.version()
+            if version is None or version == newest:
+                view = self._views.get(table)
+                if view is None or view.version != newest:
+                    view = self._views[table] = _view_of(handle)
+                return view
+            view = self._old.get((table, version))
+            if view is None:
+                try:
+                    view = _view_of(deltalake.DeltaTable(self._path(table), version=version))
+                except DeltaError as error:
+                    raise UnknownNameError(
+                        f"The table {table!r} has no version {version}.",
+                        where=str(self._path(table)),
+                        mend=f"versions 0 to {newest} exist, unless their log was cleaned up",
+                    ) from error
+                while len(self._old) >= _N_OLD:
+                    del self._old[next(iter(self._old))]
+                self._old[table, version] = view
+            return view
+
+    def _head(self, table: str) -> _Head:
+        """The newest state for writing; reads the log only when somebody else has committed."""
+        head = self._heads.get(table)
+        if head is None or self.version(table) != head.version:
+            head = self._heads[table] = _Head(self._view(table, None))
+        return head
+
+    def _committed(self, table: str, head: _Head, writer: str) -> int:
+        known = head.committed.get(writer)
+        if known is None:
+            known = head.committed[writer] = self._handle(table).transaction_version(writer) or 0
+        return known
+
+    def _commit(
+        self, table: str, head: _Head, operation: str, mode: str, actions: Sequence[dict[str, Any]]
+    ) -> bool:
+        """Commit the next version; False when somebody else has taken it."""
+        try:
+            delta_log.commit(self._path(table), head.version + 1, operation, mode, actions)
+        except FileExistsError:
+            return False
+        head.version += 1
+        self._known[table] = head.version
+        return True
+
+    def _checkpoint(self, table: str) -> None:
+        handle = self._handle(table)
+        try:
+            handle.create_checkpoint()
+            delta_log.sync_log(self._path(table), handle.version())
+        except DeltaError as error:
+            raise self._from_delta(error, table) from error
+
+    def _rows(
+        self, table: str, view: _View, columns: Sequence[str], where: Mapping[str, Range | None]
+    ) -> pa.Table:
+        if any(bounds is None for bounds in where.values()):
+            return view.schema.empty_table().select(columns)
+        files = _prune(view, where).to_pylist()
+        disk = pyarrow.fs.LocalFileSystem()
+        parquet = ds.ParquetFileFormat()
+        fragments = [
+            parquet.make_fragment(
+                self._file(table, file["path"]), filesystem=disk, partition_expression=_values_of(file, view)
+            )
+            for file in files
+        ]
+        dataset = ds.FileSystemDataset(fragments, view.schema, parquet, disk)
+        try:
+            return dataset.to_table(columns=list(columns), filter=_condition(view.schema, where))
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(
+                f"The table {table!r} cannot be read: {error}.",
+                where=str(self._path(table)),
+                mend="restore the missing or damaged file from a backup",
+            ) from error
+
+    def _from_delta(self, error: DeltaError, table: str) -> StoreError | UnknownNameError:
+        path = str(self._path(table))
+        if isinstance(error, TableNotFoundError):
+            return UnknownNameError(f"There is no table named {table!r} in the lake.", where=path)
+        return StoreError(
+            f"The table {table!r} failed: {error}.", where=path, mend="check the table's log and the disk"
+        )
+
+
+def _view_of(handle: deltalake.DeltaTable) -> _View:
+    features = set(handle.protocol().reader_features or ())
+    if features & {"deletionVectors", "columnMapping"}:
+        raise UnsupportedError(
+            f"The table {handle.table_uri} uses {', '.join(sorted(features))}.",
+            mend="rewrite it without deletion vectors and column mapping",
+        )
+    return _View(
+        handle.version(),
+        _normal_schema(pa.schema(handle.schema().to_arrow())),
+        tuple(handle.metadata().partition_columns),
+        pa.table(handle.get_add_actions(flatten=True)),
+    )
+
+
+def _normal_type(dtype: pa.DataType) -> pa.DataType:
+    """The one Arrow type a lake column has among those that mean the same."""
+    if pa.types.is_timestamp(dtype):
+        if dtype.tz is None:
+            raise UnsupportedError(
+                "A lake keeps instants, not local times.", mend="cast the column to timestamp[us, UTC]"
+            )
+        return delta_log.INSTANT
+    if pa.types.is_dictionary(dtype):
+        return _normal_type(dtype.value_type)
+    if pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
+        return pa.string()
+    if pa.types.is_large_binary(dtype) or pa.types.is_binary_view(dtype):
+        return pa.binary()
+    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
+        return pa.list_(_normal_type(dtype.value_type))
+    return dtype
+
+
+def _normal_schema(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([pa.field(field.name, _normal_type(field.type)) for field in schema])
+
+
+def _widening(table: str, wanted: pa.Schema, partition_by: tuple[str, ...], present: _View) -> list[pa.Field]:
+    """The fields that a table lacks."""
+    changed = [
+        f"{field.name}: {present.schema.field(field.name).type} → {field.type}"
+        for field in wanted
+        if field.name in present.schema.names and present.schema.field(field.name).type != field.type
+    ]
+    if partition_by != present.partition_by:
+        changed.append(f"partitions: {present.partition_by} → {partition_by}")
+    if changed:
+        raise StateMismatchError(
+            f"The table {table!r} holds other columns than asked for ({'; '.join(changed)}).",
+            where=table,
+            mend="give the changed column a new name, or start a new table",
+        )
+    return [field for field in wanted if field.name not in present.schema.names]
+
+
+def _fit(table: str, rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows in the table's columns, order and types."""
+    unknown = [name for name in rows.column_names if name not in schema.names]
+    if unknown:
+        raise StateMismatchError(
+            f"The table {table!r} has no column {', '.join(map(repr, unknown))}.",
+            where=table,
+            mend="call `create` with the wider schema first",
+        )
+    columns = []
+    for field in schema:
+        if field.name not in rows.column_names:
+            columns.append(pa.nulls(rows.num_rows, field.type))
+            continue
+        try:
+            columns.append(rows.column(field.name).cast(field.type))
+        except pa.ArrowException as error:
+            raise StateMismatchError(
+                f"Column {field.name!r} of {table!r} is {field.type}: {error}.",
+                where=table,
+                mend=f"cast the column to {field.type} without loss",
+            ) from error
+    return pa.table(columns, schema=schema)
+
+
+def _partitions(rows: pa.Table, partition_by: Sequence[str]) -> list[tuple[dict[str, Any], pa.Table]]:
+    """The rows by partition, without the columns that they are partitioned by; nothing for no rows."""
+    if rows.num_rows == 0:
+        return []
+    if not partition_by:
+        return [({}, rows)]
+    found = []
+    for values in rows.select(partition_by).group_by(list(partition_by)).aggregate([]).to_pylist():
+        fits = [
+            pc.is_null(rows.column(name)) if value is None else pc.equal(rows.column(name), value)
+            for name, value in values.items()
+        ]
+        chosen = fits[0]
+        for fit in fits[1:]:
+            chosen = pc.and_kleene(chosen, fit)
+        found.append((values, rows.filter(chosen).drop_columns(list(partition_by))))
+    return found
+
+
+def _small_groups(view: _View) -> list[pa.Table]:
+    """Files worth merging, each group of one partition and at most the size that compaction aims at."""
+    groups: list[pa.Table] = []
+    open_groups: dict[tuple[Any, ...], tuple[list[int], int]] = {}
+    for row, file in enumerate(view.files.to_pylist()):
+        n_bytes = file["size_bytes"]
+        if n_bytes >= COMPACTED_BYTES // 2:
+            continue
+        key = tuple(file[f"partition.{name}"] for name in view.partition_by)
+        rows, total = open_groups.get(key, ([], 0))
+        if rows and total + n_bytes > COMPACTED_BYTES:
+            groups.append(view.files.take(rows))
+            rows, total = [], 0
+        open_groups[key] = ([*rows, row], total + n_bytes)
+    groups += [view.files.take(rows) for rows, _ in open_groups.values()]
+    return [group for group in groups if group.num_rows > 1]
+
+
+def _in_schema(where: Mapping[str, Range], schema: pa.Schema) -> dict[str, Range | None]:
+    """The ranges that restrict something; None for one that nothing can satisfy (a column that is null throughout)."""
+    return {
+        name: bounds if name in schema.names else None
+        for name, bounds in where.items()
+        if bounds != (None, None)
+    }
+
+
+def _condition(schema: pa.Schema, where: Mapping[str, Range | None]) -> ds.Expression | None:
+    condition: ds.Expression | None = None
+    for name, bounds in where.items():
+        low, high = bounds or (None, None)
+        dtype = schema.field(name).type
+        for expression in (
+            ds.field(name) >= pa.scalar(low, dtype) if low is not None else None,
+            ds.field(name) < pa.scalar(high, dtype) if high is not None else None,
+        ):
+            if expression is not None:
+                condition = expression if condition is None else condition & expression
+    return condition
+
+
+def _prune(view: _View, where: Mapping[str, Range | None]) -> pa.Table:
+    """The files that may hold rows in the ranges, by the bounds in the log."""
+    files = view.files
+    keep = None
+    for name, bounds in where.items():
+        low, high = bounds or (None, None)
+        for bound, column, test in ((high, f"min.{name}", pc.less), (low, f"max.{name}", pc.greater_equal)):
+            if bound is None or column not in files.column_names:
+                continue
+            limit, value = files.column(column), bound
+            if pa.types.is_timestamp(limit.type):
+                limit = limit.cast(delta_log.INSTANT).cast(pa.int64())
+                if test is pc.greater_equal:
+                    limit = pc.add(limit, _BLUR_US)
+            elif not pa.types.is_integer(limit.type):
+                continue  # bounds of text are cut short by other writers
+            passes = pc.fill_null(test(limit, value), True)
+            keep = passes if keep is None else pc.and_(keep, passes)
+    return files if keep is None else files.filter(keep)
+
+
+def _values_of(file: Mapping[str, Any], view: _View) -> ds.Expression | None:
+    """What a file's partition says about all of its rows."""
+    expression: ds.Expression | None = None
+    for name in view.partition_by:
+        value = file[f"partition.{name}"]
+        one = (
+            ds.field(name).is_null()
+            if value is None
+            else ds.field(name) == pa.scalar(value, view.schema.field(name).type)
+        )
+        expression = one if expression is None else expression & one
+    return expression
