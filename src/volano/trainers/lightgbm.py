@@ -28,6 +28,7 @@ from volano.errors import CorruptionError, MissingExtraError, UnsupportedError, 
 from volano.protocols.trainer import Trained
 from volano.trainers.inputs import Column, RowCodec, learn_columns, to_matrix
 from volano.trainers.params import raise_mistakes, refuse_unknown
+from volano.values.identities import digest
 from volano.values.schema import Scalar
 
 _MAGIC: Final = b"volano-lightgbm-1\n"
@@ -59,7 +60,10 @@ _OURS: Final = frozenset(
 
 
 class _Header(msgspec.Struct, frozen=True):
+    """First line of an artifact. LightGBM crashes on a damaged text, so its digest is checked first."""
+
     columns: tuple[Column, ...]
+    text_digest: str
 
 
 class LightGbmTrainer:
@@ -90,7 +94,7 @@ class LightGbmTrainer:
         )
         rounds = int(settings["num_iterations"])
         text = _train(to_matrix(columns, features), _floats(label), weight, settings, rounds)
-        header = msgspec.json.encode(_Header(columns))
+        header = msgspec.json.encode(_Header(columns, digest(text)))
         return Trained(_MAGIC + header + b"\n" + text, {"rounds": float(rounds)})
 
     def load(self, artifact: bytes, path: str) -> LightGbmPredictor:
@@ -103,13 +107,12 @@ class LightGbmTrainer:
             raise CorruptionError("The artifact is not one of the LightGBM trainer.", where=path)
         line, _, text = artifact[len(_MAGIC) :].partition(b"\n")
         try:
-            columns = msgspec.json.decode(line, type=_Header).columns
+            header = msgspec.json.decode(line, type=_Header)
         except msgspec.DecodeError as error:
             raise CorruptionError("The artifact's header cannot be read.", where=path) from error
-        try:
-            return LightGbmPredictor(columns, text)
-        except _LightGbmError as error:
-            raise CorruptionError("LightGBM cannot read the artifact's model.", where=path) from error
+        if digest(text) != header.text_digest:
+            raise CorruptionError("The artifact's model does not match its digest.", where=path)
+        return LightGbmPredictor(header.columns, text)
 
     def environment(self) -> Mapping[str, str]:
         """The version of LightGBM."""
