@@ -50,7 +50,9 @@ def test_same_rows_parameters_and_seed_give_the_same_bytes() -> None:
 
 def test_the_number_of_threads_changes_no_tree() -> None:
     two = TRAINER.fit(TABLE, LABEL, params={**QUICK, "num_threads": 2}, seed=3).artifact
-    assert two.replace(b"[num_threads: 2]", b"[num_threads: 1]") == ARTIFACT
+    trees = [artifact.partition(b"Tree=0")[2].partition(b"end of trees")[0] for artifact in (ARTIFACT, two)]
+    assert trees[0]
+    assert trees[0] == trees[1]
 
 
 def test_the_layout_of_a_column_changes_no_tree() -> None:
@@ -160,7 +162,9 @@ def test_a_row_of_another_width_names_the_inputs() -> None:
         predictor.predict(TABLE.select(["x"]))
 
 
-@pytest.mark.parametrize("artifact", [b"", b"pickle", ARTIFACT[:18] + b"{\n", ARTIFACT[:200], ARTIFACT[:1_000]])
+@pytest.mark.parametrize(
+    "artifact", [b"", b"pickle", ARTIFACT[:18] + b"{\n", ARTIFACT[:200], ARTIFACT[:1_000]]
+)
 def test_bytes_that_are_no_artifact_are_corrupt(artifact: bytes) -> None:
     with pytest.raises(CorruptionError):
         TRAINER.load(artifact, "model")

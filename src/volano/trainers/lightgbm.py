@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from volano.errors import CorruptionError, MissingExtraError, UnsupportedError, VolanoError
+from volano.errors import CorruptionError, MissingExtraError, UnsupportedError
 from volano.protocols.trainer import Trained
 from volano.trainers.inputs import Column, RowCodec, learn_columns, to_matrix
 from volano.trainers.params import raise_mistakes, refuse_unknown
@@ -239,7 +239,7 @@ def _train(
             if finished.value:  # no split is worth it any more
                 break
         return _model_text(booster)
-    except _LightGbmError as error:
+    except UnsupportedError as error:
         raise_mistakes("lightgbm", [error.what])
         raise
     finally:
@@ -345,17 +345,13 @@ def _parameter_names() -> tuple[dict[str, str], frozenset[str]]:
     return canonical, frozenset(canonical)
 
 
-class _LightGbmError(VolanoError):
-    """The library refused a call."""
-
-
 def _call(function: str, *arguments: Any) -> None:
     if getattr(_library(), function)(*arguments):
         raise _failure(function)
 
 
-def _failure(function: str) -> _LightGbmError:
-    return _LightGbmError(f"LightGBM: {_library().LGBM_GetLastError().decode()}", where=function)
+def _failure(function: str) -> UnsupportedError:
+    return UnsupportedError(f"LightGBM: {_library().LGBM_GetLastError().decode()}", where=function)
 
 
 @cache
