@@ -1,1 +1,1 @@
-"""Definitions → compiled project → plan. Checks everything, reports all mistakes at once. No I/O, no clock."""
+"""Definitions → compiled project → plan. Checks everything, reports all mistakes together. Pure."""

@@ -55,7 +55,7 @@ def read_annotation(annotation: Any, names: Mapping[str, Any]) -> FieldType:
     if isinstance(annotation, str):
         try:
             annotation = eval(annotation, dict(names))
-        except Exception as error:  # noqa: BLE001 - an author's annotation may raise anything; it is reported
+        except Exception as error:  # an author's annotation may raise anything; it is reported
             raise ValueError(f"{annotation} cannot be read: {error}") from error
     if get_origin(annotation) is Annotated:
         return _annotated(annotation, names)

@@ -71,7 +71,7 @@ def _closure(
 
 
 def _body(node: ast.stmt) -> list[ast.AST]:
-    """What decides a function's result: not its decorators, annotations and defaults, which the definition holds."""
+    """What decides a result: not decorators, annotations and defaults, which the definition holds."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
         named: list[ast.AST] = [ast.Constant(argument.arg) for argument in arguments]

@@ -32,7 +32,7 @@ _NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True)
 class EventShape:
-    """An event or request class, resolved. `keys` maps an entity's object to the fields that hold its key."""
+    """An event or request class, resolved."""
 
     schema: Schema
     id_columns: tuple[str, ...]
@@ -41,11 +41,10 @@ class EventShape:
 
 @dataclass
 class Context:
-    """One compilation. The dictionaries are keyed by `id` of the author's object; a definition with a mistake may be missing."""
+    """One compilation. Its dictionaries go by the `id` of the author's object; what has a mistake may be missing."""
 
     definitions: dict[int, Definition]
     report: Report
-    namespace: str = "default"
     shapes: dict[int, EventShape] = field(default_factory=dict)
     entities: dict[int, CompiledEntity] = field(default_factory=dict)
     sources: dict[int, CompiledSource] = field(default_factory=dict)
@@ -101,31 +100,29 @@ class Context:
         found = self.refer(at, owner, "owner", "owner")
         return found.name if found else ""
 
-    def duration(
-        self, at: Definition, value: str | timedelta | None, *path: Step, least_us: int = 0
-    ) -> int | None:
+    def duration(self, at: Definition, value: object, *path: Step, least_us: int = 0) -> int | None:
         """A duration in microseconds; None when it is absent or wrong, and the latter is a mistake."""
         if value is None:
             return None
-        part = str(path[-1]) if path else "duration"
+        of_feature = at.kind == "view" and len(path) > 1
+        title = f"Feature '{at.name}.{path[0]}'" if of_feature else self.title(at)
+        part = f"{title}: {path[-1]}={value!r}"
         if not isinstance(value, str | timedelta):
-            self.mistake(
-                at, f"{part}={value!r} is not a duration.", "write a text such as '90s', '36h', '7d'", *path
-            )
+            self.mistake(at, f"{part} is not a duration.", "write a text such as '90s', '36h', '7d'", *path)
             return None
         try:
             duration_us = parse_duration(value)
         except ValueError:
             mend = "write a number and a unit: '90s', '36h', '7d' (us, ms, s, m, h, d, w)"
-            self.mistake(at, f"{part}={value!r} is not a duration.", mend, *path)
+            self.mistake(at, f"{part} is not a duration.", mend, *path)
             return None
         if duration_us < least_us:
-            self.mistake(at, f"{part}={value!r} must be longer than zero.", "write a longer one", *path)
+            self.mistake(at, f"{part} must be longer than zero.", "write a longer one", *path)
             return None
         return duration_us
 
     def required_duration(
-        self, at: Definition, value: str | timedelta | None, mend: str, *path: Step, least_us: int = 1
+        self, at: Definition, value: object, mend: str, *path: Step, least_us: int = 1
     ) -> int | None:
         """A duration that has no default."""
         if value is None:

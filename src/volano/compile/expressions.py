@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlglot import exp, parse_one
 from sqlglot.errors import ParseError, SqlglotError, TokenError
@@ -28,7 +28,7 @@ _SQL_TYPES: Final = {
     DType.TIMESTAMP: "TIMESTAMPTZ",
 }
 _KINDS: Final = exp.DataType.Type
-_FROM_SQL: Final[tuple[tuple[frozenset[exp.DataType.Type], DType], ...]] = (
+_FROM_SQL: Final[tuple[tuple[frozenset[Any], DType], ...]] = (
     (frozenset({_KINDS.BOOLEAN}), DType.BOOL),
     (frozenset(exp.DataType.INTEGER_TYPES), DType.INT64),
     (frozenset({*exp.DataType.REAL_TYPES}), DType.FLOAT64),
@@ -38,17 +38,21 @@ _FROM_SQL: Final[tuple[tuple[frozenset[exp.DataType.Type], DType], ...]] = (
         DType.TIMESTAMP,
     ),
 )
-_CLOCK_AND_CHANCE: Final = frozenset(
-    """now current_timestamp current_date current_time current_datetime today get_current_time
-    get_current_timestamp transaction_timestamp localtime localtimestamp random rand uuid gen_random_uuid
-    uuidv4 uuidv7 setseed nextval age""".split()
+_CLOCK: Final = frozenset(
+    {
+        "age", "current_date", "current_datetime", "current_time", "current_timestamp", "get_current_time",
+        "get_current_timestamp", "localtime", "localtimestamp", "now", "today", "transaction_timestamp",
+    }
+)  # fmt: skip
+_CHANCE: Final = frozenset(
+    {"gen_random_uuid", "nextval", "rand", "random", "setseed", "uuid", "uuidv4", "uuidv7"}
 )
 _STATEFUL: Final = (exp.AggFunc, exp.Window, exp.Subquery, exp.Select, exp.Exists)
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked expression: its canonical text, its type (None when it cannot be inferred), the columns it reads."""
+    """A checked expression: its canonical text, its type (None when unknown), the columns it reads."""
 
     sql: str
     dtype: DType | None
@@ -57,7 +61,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class Selection:
-    """A checked SELECT over `source`: whether it keeps all columns, and what it computes or picks, by output name."""
+    """A checked SELECT: whether it keeps all columns, and what it computes or picks, by output name."""
 
     keeps_all: bool
     outputs: tuple[tuple[str, Expression], ...]
@@ -182,8 +186,7 @@ def _parse(statement: str, shown: str) -> tuple[exp.Select | None, list[Problem]
 
 
 def _has_clauses(select: exp.Select) -> bool:
-    allowed = {"expressions", "from", "from_", "kind", "where", "hint", "operation_modifiers"}
-    return any(value for key, value in select.args.items() if key not in allowed) or select.args.get("where")
+    return any(value for key, value in select.args.items() if key not in ("expressions", "from", "from_"))
 
 
 def _check(
@@ -209,7 +212,7 @@ def _check(
     return found, problems
 
 
-def _refused(item: exp.Expression) -> list[Problem]:
+def _refused(item: exp.Expr) -> list[Problem]:
     problems = []
     for node in item.walk():
         if isinstance(node, _STATEFUL):
@@ -220,13 +223,13 @@ def _refused(item: exp.Expression) -> list[Problem]:
                     "the engine aggregates: use vo.mean and the like",
                 )
             )
-        elif isinstance(node, exp.Func) and {node.sql_name().lower(), node.name.lower()} & _CLOCK_AND_CHANCE:
+        elif isinstance(node, exp.Func) and {node.sql_name().lower(), node.name.lower()} & (_CLOCK | _CHANCE):
             mend = "time arrives in a column; the result must depend on the row alone"
             problems.append((f"SQL {node.sql('duckdb')!r} reads the clock or chance", mend))
     return problems[:1]
 
 
-def _unqualified(item: exp.Expression) -> exp.Expression:
+def _unqualified(item: exp.Expr) -> exp.Expr:
     plain = item.unalias().copy()
     for column in plain.find_all(exp.Column):
         column.set("table", None)
@@ -237,12 +240,13 @@ def _typed(select: exp.Select, columns: Mapping[str, DType]) -> exp.Select:
     typed = select.copy()
     for column in typed.find_all(exp.Column):
         column.set("table", exp.to_identifier("source"))
-    schema = {"source": {name: _SQL_TYPES.get(dtype, "VARCHAR") for name, dtype in columns.items()}}
+    types = {name: _SQL_TYPES.get(dtype, "VARCHAR") for name, dtype in columns.items()}
+    schema: dict[str, object] = {"source": types}
     annotated = annotate_types(typed, schema=schema, dialect="duckdb")
     assert isinstance(annotated, exp.Select)
     return annotated
 
 
-def _dtype(item: exp.Expression) -> DType | None:
+def _dtype(item: exp.Expr) -> DType | None:
     kind = item.type.this if item.type is not None else None
     return next((dtype for kinds, dtype in _FROM_SQL if kind in kinds), None)

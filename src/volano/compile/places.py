@@ -1,4 +1,4 @@
-"""Where things stand in the author's files: names and parts of definitions → file and line, from the syntax tree."""
+"""Where things stand in the author's files: names and parts of definitions → lines, from the syntax tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find a project's definitions: the module-level values of its files, each with the module that declares it."""
+"""Find a project's definitions: the module-level values of its files, each in the module that declares it."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class Definition:
         if isinstance(value, ViewType | SchemaType):
             return value.__name__
         if isinstance(value, Requests):
-            return value.name or getattr(value.request, "__name__", self.binding)
+            return value.name or str(getattr(value.request, "__name__", self.binding))
         if isinstance(value, Release):
-            return value.name or getattr(value.decision, "name", self.binding)
+            return value.name or str(getattr(value.decision, "name", self.binding))
         return str(value.name)
 
     def line(self, *path: Step) -> int:

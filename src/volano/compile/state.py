@@ -27,7 +27,7 @@ def state_groups(project: CompiledProject) -> tuple[StateGroup, ...]:
 
 
 def reach_us(view: CompiledView) -> int | None:
-    """How far before q the oldest row lies that a feature of the view may read; None for a lifetime window."""
+    """How far before q the oldest row lies that a view may read; None with a lifetime window."""
     reach = 0
     for feature in view.features:
         if feature.window_us is None:

@@ -35,7 +35,7 @@ def _unique_names(ctx: Context) -> None:
 
 
 def reads_of(inputs: tuple[FeatureInput, ...], project: CompiledProject) -> Iterator[FeatureInput]:
-    """Every input that some inputs read, through on-demand features too; the view features and request fields come out."""
+    """The view features and request fields that some inputs read, through on-demand features too."""
     for read in inputs:
         if read.on_demand is None:
             yield read
@@ -60,18 +60,15 @@ def _served_as_trained(
         if source.stream:
             continue
         if feature.staleness_us is None:
-            what = f"{ctx.title(at)} reads {name!r}, which has no online path: source {source.name!r} is a table only."
-            mend = f'push its events (stream=True on {source.name!r}), or accept old values: staleness="1d" on {read.view}'
+            no_path = f"has no online path: source {source.name!r} is a table only"
+            what = f"{ctx.title(at)} reads {name!r}, which {no_path}."
+            mend = f'push its events (stream=True), or accept old values: staleness="1d" on {read.view}'
             ctx.mistake(at, what, mend)
         elif decision.max_staleness_us is not None and feature.staleness_us > decision.max_staleness_us:
             stale, limit = format_duration(feature.staleness_us), format_duration(decision.max_staleness_us)
             what = f"{ctx.title(at)} reads {name!r}, which may be {stale} old, and allows {limit}."
-            ctx.mistake(
-                at,
-                what,
-                f"push its events, refresh it more often, or raise max_staleness to {stale}",
-                "max_staleness",
-            )
+            mend = f"push its events, refresh it more often, or raise max_staleness to {stale}"
+            ctx.mistake(at, what, mend, "max_staleness")
 
 
 def _warn(at: Definition, decision: CompiledDecision, project: CompiledProject, ctx: Context) -> None:

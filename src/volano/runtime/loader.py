@@ -1,4 +1,4 @@
-"""Loading an author's project: read the files, import them privately, map what goes wrong to file and line."""
+"""Loading an author's project: read it, import it privately, say at which line of theirs it went wrong."""
 
 from __future__ import annotations
 

@@ -155,5 +155,5 @@ def rate(
 
 
 def time_since_last(column: Column | None = None, **window: Unpack[Window]) -> Any:
-    """Seconds from the last row's event_time to the window's end; with a column, from its last non-null row."""
+    """Seconds from the last row's event_time to the window's end; with a column, from its last value."""
     return Aggregate("time_since_last", column, **window)

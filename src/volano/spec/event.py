@@ -13,7 +13,7 @@ class EventTimeMark:
 
 
 EventTime: TypeAlias = Annotated[datetime, EventTimeMark]
-"""The type of the one field that says when the event happened: an aware datetime, kept as UTC microseconds."""
+"""The type of the one field that says when the event happened: an aware datetime, kept as UTC µs."""
 
 
 class Event(metaclass=SchemaType):

@@ -30,7 +30,7 @@ class Requests:
         request: the request class; the table has a column for each of its fields.
         table: address of the table, relative to the project: `schedule.parquet`, `x.csv`, `delta:PATH`,
             `duckdb:SELECT ...`.
-        at: when each would have been asked: SQL over the table's columns that gives a timestamp.
+        at: when each would have been asked: SQL over the request's fields that gives a timestamp.
         name: needed only when a request has several histories; otherwise the request's name.
     """
 

@@ -11,7 +11,17 @@ from volano.compile.resolve import Definition
 from volano.plan.definitions import CompiledDecision, CompiledGate, CompiledPolicy, CompiledRelease
 from volano.spec.policy import EpsilonGreedy, Greedy, Policy, Softmax, Threshold
 
-METRICS: Final = ("roc_auc", "average_precision", "log_loss", "brier", "accuracy", "rmse", "mae")
+METRICS: Final = (
+    "roc_auc",
+    "average_precision",
+    "log_loss",
+    "brier",
+    "accuracy",
+    "mae",
+    "rmse",
+    "calibration_error",
+)
+"""Those of `kernels.metrics`; a test holds the two together."""
 
 
 def lower_decisions(ctx: Context) -> dict[str, CompiledDecision]:
@@ -31,7 +41,8 @@ def lower_decisions(ctx: Context) -> dict[str, CompiledDecision]:
         unit = _unit(at, ctx)
         compiled_model = ctx.models.get(id(at.value.model))
         if request and model and compiled_model and compiled_model.service.request != request.name:
-            what = f"{ctx.title(at)} is asked with {request.name}, its model answers {compiled_model.service.request}."
+            answered = compiled_model.service.request
+            what = f"{ctx.title(at)} is asked with {request.name}, its model answers {answered}."
             ctx.mistake(at, what, "give both the same request", "request")
         if request is None or model is None or policy is None or deadline_us is None:
             continue
@@ -67,7 +78,10 @@ def _actions(at: Definition, ctx: Context) -> tuple[str, ...]:
     if len(actions) < 2:
         mend = 'give at least two: actions=["warn", "ok"]'
         ctx.mistake(
-            at, f"{ctx.title(at)} has {len(actions)} actions: there is nothing to decide.", mend, "actions"
+            at,
+            f"{ctx.title(at)} has {'one action' if actions else 'no actions'}: there is nothing to decide.",
+            mend,
+            "actions",
         )
     return actions
 
@@ -93,27 +107,40 @@ def _policy(at: Definition, actions: tuple[str, ...], ctx: Context) -> CompiledP
         case Threshold():
             return _threshold(at, policy, actions, ctx)
         case Greedy():
-            return CompiledPolicy("greedy")
+            return _one_score(at, actions, CompiledPolicy("greedy"), ctx)
         case EpsilonGreedy(epsilon=epsilon):
             if not isinstance(epsilon, int | float) or not 0 <= epsilon <= 1:
                 _policy_mistake(
                     at, f"epsilon={epsilon!r}", "give a probability, such as EpsilonGreedy(0.05)", ctx
                 )
                 return None
-            return CompiledPolicy("epsilon_greedy", {"epsilon": float(epsilon)})
+            return _one_score(at, actions, CompiledPolicy("epsilon_greedy", {"epsilon": float(epsilon)}), ctx)
         case Softmax(temperature=temperature):
             if not isinstance(temperature, int | float) or temperature <= 0:
                 _policy_mistake(
                     at, f"temperature={temperature!r}", "give a positive number, such as 0.1", ctx
                 )
                 return None
-            return CompiledPolicy("softmax", {"temperature": float(temperature)})
+            return _one_score(
+                at, actions, CompiledPolicy("softmax", {"temperature": float(temperature)}), ctx
+            )
         case None:
             mend = 'say how scores become actions: policy=vo.Threshold("warn", at=0.5)'
             ctx.mistake(at, f"{ctx.title(at)} has no policy.", mend)
         case _:
             mend = "give vo.Threshold, vo.Greedy, vo.EpsilonGreedy or vo.Softmax"
             ctx.mistake(at, f"{ctx.title(at)}: {policy!r} is not a policy.", mend, "policy")
+    return None
+
+
+def _one_score(
+    at: Definition, actions: tuple[str, ...], policy: CompiledPolicy, ctx: Context
+) -> CompiledPolicy | None:
+    """A model gives one score: that of the first of two actions, the other's being 1 minus it."""
+    if len(actions) <= 2:
+        return policy
+    what = f"one score for {len(actions)} actions"
+    _policy_mistake(at, what, "use two actions (the score is the first one's), or vo.Threshold", ctx)
     return None
 
 

@@ -41,7 +41,7 @@ def inputs_of(
         case FieldRef():
             return _field_input(at, written, request, ctx, *path)
         case _:
-            mend = "give a view, a feature (PlaneHistory.last_delay), an on-demand feature or a field (Departure.distance)"
+            mend = "give a view, View.feature, an on-demand feature, or Request.field"
             shown = f"a {kind_of(written)}" if kind_of(written) else repr(written)
             ctx.mistake(at, f"{ctx.title(at)} cannot read {shown}.", mend, *path)
             return []
@@ -114,19 +114,17 @@ def _keys(
     if shape is None or entity is None:
         return None
     if on:
-        names = tuple(
-            name
-            for ref in on
-            for name in [i.request_field for i in _field_input(at, ref, request, ctx, *path)]
-        )
+        inputs = [found for ref in on for found in _field_input(at, ref, request, ctx, *path)]
+        names = tuple(found.name for found in inputs)
         if len(names) != len(on):
             return None
     else:
         names = tuple(field.name for field in shape.schema.fields if field.entity == entity.name)
-    fields = [shape.schema.find(name or "") for name in names]
+    fields = [shape.schema.find(name) for name in names]
     if len(names) > len(entity.keys) and not on:
         example = f"{compiled.name}.on({request.__name__}.{names[-1]})"
-        what = f"{request.__name__} names the entity {entity.name!r} {len(names)} times ({', '.join(map(str, names))})."
+        times = f"{len(names)} times ({', '.join(names)})"
+        what = f"{request.__name__} names the entity {entity.name!r} {times}."
         ctx.mistake(at, what, f"say which one {compiled.name} is about: {example}", *path)
         return None
     if len(names) != len(entity.keys):
@@ -138,10 +136,11 @@ def _keys(
         return None
     for field, part in zip(fields, entity.keys, strict=True):
         if field is not None and field.dtype is not part.dtype:
-            what = f"{request.__name__}.{field.name} is {NAMES[field.dtype]}, the key of {entity.name!r} is {NAMES[part.dtype]}."
+            mine, theirs = NAMES[field.dtype], NAMES[part.dtype]
+            what = f"{request.__name__}.{field.name} is {mine}, the key of {entity.name!r} is {theirs}."
             ctx.mistake(at, what, "give both the same type", *path)
             return None
-    return tuple(str(name) for name in names)
+    return names
 
 
 def _check_request_event(
@@ -156,12 +155,12 @@ def _check_request_event(
     if not feature.include_request:
         return
     shape = ctx.shapes[id(request)]
-    name = f"{view.name}.{feature.name}"
+    includes = f"Feature '{view.name}.{feature.name}' includes the request's own event"
     if not shape.id_columns:
         mend = f'name it: class {request.__name__}(vo.Request, id="...")'
-        what = f"Feature {name!r} includes the request's own event, and {request.__name__} has no source id."
+        what = f"{includes}, and {request.__name__} has no source id."
         ctx.mistake(at, what, mend, *path)
     for column in (feature.column, feature.over):
         if column is not None and not column.startswith("_") and shape.schema.find(column) is None:
-            what = f"Feature {name!r} includes the request's own event, and {request.__name__} has no field {column!r}."
+            what = f"{includes}, and {request.__name__} has no field {column!r}."
             ctx.mistake(at, what, f"add the field to {request.__name__}, or remove include_request", *path)

@@ -74,10 +74,8 @@ def _on(at: Definition, request: Schema, source: CompiledSource, ctx: Context) -
             what = f"{ctx.title(at)}: on={column_name!r} is not a column of source {source.name!r}."
             ctx.mistake(at, what, nearest(column_name, source.schema.names), "on")
         if field is not None and column is not None and field.dtype is not column.dtype:
-            what = (
-                f"{ctx.title(at)}: on={field_name!r} is {NAMES[field.dtype]} in {at.value.request.__name__} and "
-                f"{NAMES[column.dtype]} in source {source.name!r}."
-            )
+            asked = f"{NAMES[field.dtype]} in {at.value.request.__name__}"
+            what = f"{ctx.title(at)}: on={field_name!r} is {asked}, {NAMES[column.dtype]} in {source.name!r}."
             ctx.mistake(at, what, "give both the same type", "on")
     return pairs
 
@@ -143,4 +141,4 @@ def _default(at: Definition, dtype: DType, ctx: Context) -> bool | int | float |
         what = f"{ctx.title(at)}: default={default!r} is not {NAMES[dtype]}, as its value is."
         ctx.mistake(at, what, "give a value of the label's type, or remove it", "default")
         return None
-    return float(default) if dtype is DType.FLOAT64 else default  # type: ignore[no-any-return]
+    return float(default) if dtype is DType.FLOAT64 else default

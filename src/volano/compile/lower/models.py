@@ -88,7 +88,7 @@ def lower_models(ctx: Context) -> None:
 
 
 def _request(at: Definition, ctx: Context) -> SchemaType | None:
-    """The request whose fields hold the keys: the label's, else the history's, else that of a field it reads."""
+    """The request whose fields hold the keys: that of its label, history, decision, or of a field it reads."""
     model = at.value
     candidates = [getattr(model.label, "request", None), getattr(model.history, "request", None)]
     candidates += [
@@ -116,7 +116,8 @@ def _history(at: Definition, request: SchemaType | None, ctx: Context) -> str | 
     if found is None:
         return None
     if request is not None and found.value.request is not request:
-        what = f"{ctx.title(at)}: its history holds {_named(found.value.request)}, its label is of {request.__name__}."
+        held = _named(found.value.request)
+        what = f"{ctx.title(at)}: its history holds {held}, its label is of {request.__name__}."
         ctx.mistake(at, what, "give a history and a label of one request", "history")
     return found.name
 
@@ -173,5 +174,6 @@ def _check_on_demand(
     for _, read in compiled.arguments:
         for name in (*read.keys, *((read.request_field,) if read.request_field else ())):
             if fields is not None and fields.find(name) is None:
-                what = f"{ctx.title(at)}: {feature.name!r} reads the field {name!r}, which {request.__name__} lacks."
+                lacks = f"the field {name!r}, which {request.__name__} lacks"
+                what = f"{ctx.title(at)}: {feature.name!r} reads {lacks}."
                 ctx.mistake(at, what, f"add it to {request.__name__}", "features", number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from volano.compile.aggregates import RULES
 from volano.compile.annotations import ALLOWED, NAMES, FieldType, annotations_of, read_annotation
 from volano.compile.code import code_ref
 from volano.compile.context import Context
@@ -94,22 +95,26 @@ def _check_argument(
         ctx.mistake(at, what, f"annotate it `{name}: {given}{' | None' if declared.nullable else ''}`", name)
         return
     if not declared.nullable and _may_be_null(read, request, ctx):
-        what = f"{ctx.title(at)}: parameter {name!r} may be missing ({read.name} is null for unknown keys and empty windows)."
-        if read.request_field:
-            what = f"{ctx.title(at)}: parameter {name!r} may be missing ({request.__name__}.{read.name} may be null)."
-        mend = f"annotate it `{name}: {NAMES.get(declared.dtype, declared.dtype)} | None`, and say what None means"
+        when = (
+            "is a field that may be null" if read.request_field else "is null without a key or without rows"
+        )
+        what = f"{ctx.title(at)}: parameter {name!r} cannot be None, and {read.name} {when}."
+        mend = f"annotate it `{name}: {NAMES.get(declared.dtype, declared.dtype)} | None`, and handle None"
         ctx.mistake(at, what, mend, name)
 
 
 def _may_be_null(read: FeatureInput, request: SchemaType, ctx: Context) -> bool:
-    if read.view is not None:
+    names = read.keys if read.view is not None else (read.request_field or "",)
+    fields = [ctx.shapes[id(request)].schema.find(name) for name in names]
+    if any(field is not None and field.nullable for field in fields):
         return True
-    field = ctx.shapes[id(request)].schema.find(read.request_field or "")
-    return field is not None and field.nullable
+    view = next((view for view in ctx.views.values() if view.name == read.view), None)
+    aggregates = [f.aggregate for f in view.features if f.name == read.feature] if view is not None else []
+    return any(RULES[aggregate].nullable for aggregate in aggregates)
 
 
 def request_of(feature: OnDemand, ctx: Context) -> SchemaType | None:
-    """The request that an on-demand feature is computed in: that of its field arguments, else of a model that reads it."""
+    """The request that it is computed in: that of its field arguments, else of a model that reads it."""
     own = _own_request(feature)
     if own is not None:
         return own

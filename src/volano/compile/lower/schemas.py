@@ -12,8 +12,11 @@ from volano.plan.definitions import CompiledRequest
 from volano.values.schema import Field, Schema
 
 RESERVED: Final = frozenset(
-    """event_id revision operation event_time received_at applied_at known_at receipt_id superseded_at""".split()
-)
+    {
+        "event_id", "revision", "operation", "event_time", "received_at", "applied_at", "known_at",
+        "receipt_id", "superseded_at",
+    }
+)  # fmt: skip
 """Columns that the system adds to fact tables."""
 
 

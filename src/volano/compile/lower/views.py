@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,11 @@ class _Columns:
     frame: str = "arrow"
     computed: dict[str, str] = field(default_factory=dict)
     read: dict[str, None] = field(default_factory=dict)
+    """What the features read."""
+    is_known: bool = True
+    """Whether the projection could be read; if not, an unknown column may be one of its."""
+    of_source: set[str] = field(default_factory=set)
+    """The source's columns that SQL or features read."""
 
     @property
     def types(self) -> dict[str, DType]:
@@ -93,14 +99,24 @@ def lower_views(ctx: Context) -> None:
             owner=ctx.owner(at, fallback=source.owner),
             projection=columns.projection(),
         )
-        hash_ = definition_hash(view, entity, source)
+        hash_ = definition_hash(view, entity, source, read=columns.of_source)
         ctx.views[id(at.value)] = msgspec.structs.replace(view, definition_hash=hash_)
 
 
-def definition_hash(view: CompiledView, entity: CompiledEntity, source: CompiledSource) -> str:
-    """Hash of all that changes a value of the view; not of owners or of the table's address."""
+def definition_hash(
+    view: CompiledView, entity: CompiledEntity, source: CompiledSource, *, read: Iterable[str]
+) -> str:
+    """Hash of all that changes a value of the view; not of owners, the table's address, or columns not read.
+
+    Args:
+        read: the source's columns that its SQL or features read; a projection function may read any.
+    """
+    time_rules = {source.event_time, *source.id_columns, *source.order_by, source.known_at}
+    names = {*read, *view.key_columns, *time_rules}
+    by_function = view.projection is not None and view.projection.code is not None
+    fields = tuple(field for field in source.schema.fields if by_function or field.name in names)
     of_view = msgspec.structs.replace(view, owner="", definition_hash="")
-    of_source = msgspec.structs.replace(source, owner="", table=None, stream=True)
+    of_source = msgspec.structs.replace(source, owner="", table=None, stream=True, schema=Schema(fields))
     of_entity = msgspec.structs.replace(entity, owner="")
     return content_hash([of_view, of_source, of_entity])
 
@@ -129,7 +145,7 @@ def _columns(at: Definition, source: CompiledSource, ctx: Context) -> _Columns:
         return _by_function(at, select, fields, ctx)
     mend = 'give vo.sql("SELECT ...") or a function declared with @vo.projection(columns={...})'
     ctx.mistake(at, f"{ctx.title(at)}: select is {select!r}.", mend, "select")
-    return _Columns(fields)
+    return _Columns(fields, is_known=False)
 
 
 def _selected(at: Definition, select: Sql, fields: dict[str, Field], ctx: Context) -> _Columns:
@@ -138,9 +154,10 @@ def _selected(at: Definition, select: Sql, fields: dict[str, Field], ctx: Contex
     for problem in problems:
         _mistake(at, problem, ctx, "select")
     if selection is None:
-        return _Columns(fields)
+        return _Columns(fields, is_known=False)
     kept = dict(fields) if selection.keeps_all else {}
     computed, replaced = [], []
+    read: set[str] = set()
     for name, expression in selection.outputs:
         if expression.sql == identifier(name) and name in fields:
             kept[name] = fields[name]
@@ -150,17 +167,18 @@ def _selected(at: Definition, select: Sql, fields: dict[str, Field], ctx: Contex
             ctx.mistake(at, f"{ctx.title(at)}: the type of column {name!r} is not known.", mend, "select")
             continue
         kept[name] = Field(name, expression.dtype, nullable=True)
+        read |= set(expression.columns)
         computed.append((name, cast(expression, expression.dtype)))
         if name in fields:
             replaced.append(name)
     relation = f"({compute('source', computed, replaced=replaced)})" if computed else "source"
-    return _Columns(kept, relation)
+    return _Columns(kept, relation, of_source=read)
 
 
 def _by_function(at: Definition, function: Function, fields: dict[str, Field], ctx: Context) -> _Columns:
     where = ctx.refer(at, function, "projection", "select")
     if where is None:
-        return _Columns(fields)
+        return _Columns(fields, is_known=False)
     kept = dict(fields)
     for name, annotation in function.columns.items():
         try:
@@ -181,13 +199,7 @@ def _key_columns(at: Definition, entity: CompiledEntity, columns: _Columns, ctx:
     if not names:
         names = tuple(name for name, column in columns.fields.items() if column.entity == entity.name)
         if len(names) != len(entity.keys):
-            what = f"{len(names)} columns hold a key" if names else "no column holds a key"
-            mend = f'mark it, `Annotated[str, {entity.name}]`, or choose one: key="{next(iter(names), "column")}"'
-            ctx.mistake(
-                at,
-                f"{ctx.title(at)}: {what} of entity {entity.name!r} ({', '.join(names)}).".replace(" ()", ""),
-                mend,
-            )
+            _unclear_key(at, entity, names, ctx)
             return names
     if len(names) != len(entity.keys):
         mend = f"name one column for each of: {', '.join(part.name for part in entity.keys)}"
@@ -200,9 +212,20 @@ def _key_columns(at: Definition, entity: CompiledEntity, columns: _Columns, ctx:
                 at, f"{ctx.title(at)}: key={name!r} is not a column.", nearest(name, columns.fields), "key"
             )
         elif column.dtype is not part.dtype:
-            what = f"{ctx.title(at)}: its key {name!r} is {_shown(column.dtype)}, the entity's is {_shown(part.dtype)}."
+            types = f"{_shown(column.dtype)}, the entity's is {_shown(part.dtype)}"
+            what = f"{ctx.title(at)}: its key {name!r} is {types}."
             ctx.mistake(at, what, "give both the same type", "key")
     return names
+
+
+def _unclear_key(at: Definition, entity: CompiledEntity, names: tuple[str, ...], ctx: Context) -> None:
+    if names:
+        what = f"{len(names)} columns hold a key of entity {entity.name!r} ({', '.join(names)})"
+        mend = f'choose: key="{names[0]}"'
+    else:
+        what = f"no column of its source holds a key of entity {entity.name!r}"
+        mend = f"mark the one that does: `Annotated[{NAMES[entity.keys[0].dtype]}, {entity.name}]`"
+    ctx.mistake(at, f"{ctx.title(at)}: {what}.", mend)
 
 
 def _feature(
@@ -283,6 +306,8 @@ def _column(
         ctx.mistake(at, f"{_of(at, name)} cannot read {written!r}.", mend, *step)
         return None
     if written not in columns.fields:
+        if not columns.is_known:
+            return None
         mend = nearest(written, columns.fields)
         if condition and not written.isidentifier():
             mend = f"an expression is written vo.sql({written!r})"
@@ -293,6 +318,7 @@ def _column(
         ctx.mistake(at, what, f'write a condition: where=vo.sql("{written} > 0")', *step)
         return None
     columns.read[written] = None
+    columns.of_source.add(written)
     return written
 
 
@@ -322,6 +348,7 @@ def _computed(
     columns.computed[column] = cast(expression, expression.dtype)
     columns.fields[column] = Field(column, expression.dtype, nullable=True)
     columns.read[column] = None
+    columns.of_source |= set(expression.columns)
     return column
 
 
@@ -340,7 +367,8 @@ def _output(
             return None
         if read is not None and columns.fields[read].dtype not in rule.takes:
             takes = ", ".join(sorted(_shown(dtype) for dtype in rule.takes))
-            what = f"{_of(at, name)}: {aggregate.kind} cannot read {read!r}, which is {_shown(columns.fields[read].dtype)}."
+            is_ = _shown(columns.fields[read].dtype)
+            what = f"{_of(at, name)}: {aggregate.kind} cannot read {read!r}, which is {is_}."
             ctx.mistake(at, what, f"it takes {takes}", name)
             return None
     return rule.output(columns.fields[column].dtype if column is not None else None)

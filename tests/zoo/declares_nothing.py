@@ -1,0 +1,3 @@
+import volano as vo
+
+VERSION = vo.__version__

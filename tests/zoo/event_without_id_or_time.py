@@ -1,0 +1,6 @@
+import volano as vo
+
+
+class Payment(vo.Event):
+    payment_id: str
+    amount: float

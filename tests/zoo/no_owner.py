@@ -1,0 +1,3 @@
+import volano as vo
+
+plane = vo.Entity("plane", key=str)

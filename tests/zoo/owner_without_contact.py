@@ -1,0 +1,3 @@
+import volano as vo
+
+ops = vo.Owner("ops")

@@ -1,0 +1,4 @@
+import volano as vo
+
+limits = {}
+ops = vo.Owner("ops", contact=limits["contact"])
