@@ -1,0 +1,358 @@
+"""Features of one request: keys from the request, one multi-get from one snapshot, then the kernel. Writes nothing.
+
+Everything that does not depend on the request is planned once: which groups are read, with which fields as keys, how
+far back, and into which slot each value goes. Slots hold every input of the model and of its on-demand functions, each
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import pyarrow as pa
+
+from volano.errors import StateMismatchError
+from volano.kernels.chunks import ChunkLayout, ChunkReader, PackedRows
+from volano.kernels.columns import ARROW_TYPES
+from volano.kernels.features import WindowFeature
+from volano.kernels.on_demand import call_on_demand
+from volano.plan.definitions import (
+    CompiledFeature,
+    CompiledOnDemand,
+    CompiledProject,
+    CompiledRequest,
+    CompiledService,
+    CompiledSource,
+    CompiledView,
+    FeatureInput,
+)
+from volano.plan.state import StateGroup, stored_column
+from volano.protocols.functions import Functions
+from volano.protocols.online_store import OnlineReader, OnlineSnapshot
+from volano.values.event_ids import event_id, row_id
+from volano.values.instants import BEGINNING, Instant, floor_to
+from volano.values.keys import encode_key
+from volano.values.schema import DType, Scalar
+
+_SIGN: Final = 2**63
+"""Chunk numbers are shifted by this in keys, so that byte order is time order."""
+_EARLIEST: Final[Instant] = -62_135_596_800_000_000
+"""The year 1: a lifetime window begins here."""
+
+
+class OnlineFeatures:
+    """Reads and computes the features of one service.
+
+    Args:
+        project: the definitions that the service is part of.
+        service: the ordered inputs of the model.
+        request: what keys and request fields are taken from.
+        groups: the state that exists; those of the service's views are picked out.
+        online: the store that holds it.
+        functions: the author's code.
+
+    Raises:
+        StateMismatchError: a view has no state in `groups`.
+    """
+
+    def __init__(
+        self,
+        project: CompiledProject,
+        service: CompiledService,
+        *,
+        request: CompiledRequest,
+        groups: Sequence[StateGroup],
+        online: OnlineReader,
+        functions: Functions,
+    ) -> None:
+        slots = _Slots()
+        self._served = [slots.of(given) for given in service.inputs]
+        computed = _in_order(service.inputs, project.on_demand)
+        self._on_demand = [_OnDemandCall(project.on_demand[name], slots, functions) for name in computed]
+        self._n_slots = len(slots)
+        self._is_plain = self._served == list(range(self._n_slots))
+        self._from_request = [
+            (slot, given.request_field) for given, slot in slots if given.request_field is not None
+        ]
+        self._lookups = _lookups(project, request, groups, slots)
+        self._online = online
+
+    @property
+    def has_on_demand(self) -> bool:
+        """Whether author code runs inside the request."""
+        return bool(self._on_demand)
+
+    def read(self, request: Mapping[str, Scalar], q: Instant) -> tuple[list[Scalar], Instant]:
+        """Fill the slots of request fields and view features.
+
+        An unknown entity, and a key with a null part, reads as an entity without rows.
+
+        Args:
+            request: the checked field values; instants for timestamps.
+            q: the end of the windows.
+
+        Returns:
+            The slots, on-demand ones still None, and the stamp of the snapshot: `features_as_of`.
+
+        Raises:
+            StoreError: the store cannot be read, or a chunk does not fit its group.
+        """
+        slots: list[Scalar] = [None] * self._n_slots
+        for slot, field in self._from_request:
+            slots[slot] = request[field]
+        with self._online.snapshot() as snapshot:
+            stamp = snapshot.stamp
+            if self._lookups:
+                self._read_views(snapshot, request, q, slots)
+        return slots, stamp
+
+    def compute_on_demand(self, slots: list[Scalar]) -> None:
+        """Fill the slots of on-demand features, each after those it reads.
+
+        Raises:
+            AuthorCodeError: a function raised or returned another type.
+        """
+        for call in self._on_demand:
+            slots[call.slot] = call.value(slots)
+
+    def served(self, slots: list[Scalar]) -> list[Scalar]:
+        """The model's inputs, in the order of the service."""
+        return slots if self._is_plain else [slots[slot] for slot in self._served]
+
+    def _read_views(
+        self, snapshot: OnlineSnapshot, request: Mapping[str, Scalar], q: Instant, slots: list[Scalar]
+    ) -> None:
+        keys: list[bytes] = []
+        ends: list[int] = []
+        for lookup in self._lookups:
+            lookup.add_keys(request, q, keys)
+            ends.append(len(keys))
+        chunks = snapshot.get_many(keys) if keys else []
+        begin = 0
+        for lookup, end in zip(self._lookups, ends, strict=True):
+            lookup.fill(slots, chunks[begin:end], request, q)
+            begin = end
+
+
+class _Slots:
+    """One slot for each thing that is read, whatever it is called; iterates in the order of first use."""
+
+    def __init__(self) -> None:
+        self._slot_of: dict[tuple[object, ...], int] = {}
+        self._inputs: list[FeatureInput] = []
+
+    def of(self, given: FeatureInput) -> int:
+        read = (given.view, given.feature, given.keys, given.on_demand, given.request_field)
+        slot = self._slot_of.setdefault(read, len(self._inputs))
+        if slot == len(self._inputs):
+            self._inputs.append(given)
+        return slot
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def __iter__(self) -> Iterator[tuple[FeatureInput, int]]:
+        return ((given, slot) for slot, given in enumerate(self._inputs))
+
+
+class _OnDemandCall:
+    """One author function, bound to the slots it reads and the one it fills."""
+
+    __slots__ = ("_arguments", "_dtype", "_function", "_timestamps", "slot")
+
+    def __init__(self, definition: CompiledOnDemand, slots: _Slots, functions: Functions) -> None:
+        self._function: Callable[..., Any] = functions.get(definition.code)
+        self._arguments = [(name, slots.of(given)) for name, given in definition.arguments]
+        self._timestamps = frozenset(
+            name for name, given in definition.arguments if given.dtype is DType.TIMESTAMP
+        )
+        self._dtype = definition.dtype
+        self.slot = slots.of(FeatureInput(definition.name, definition.dtype, on_demand=definition.name))
+
+    def value(self, slots: list[Scalar]) -> Scalar:
+        arguments = {name: slots[slot] for name, slot in self._arguments}
+        return call_on_demand(self._function, arguments, timestamps=self._timestamps, dtype=self._dtype)
+
+
+def _in_order(inputs: Iterable[FeatureInput], known: Mapping[str, CompiledOnDemand]) -> list[str]:
+    """The on-demand functions that some inputs need, each after those it reads."""
+    ordered: list[str] = []
+    for given in inputs:
+        if given.on_demand is not None and given.on_demand not in ordered:
+            needed = (argument for _, argument in known[given.on_demand].arguments)
+            ordered += [name for name in _in_order(needed, known) if name not in ordered]
+            ordered.append(given.on_demand)
+    return ordered
+
+
+class _Lookup:
+    """Features of one group for one key of the request, all with the request's own event or all without."""
+
+    __slots__ = ("_fields", "_head", "_nothing", "_own_event", "_reach", "_reader", "_slots", "_span_us")
+
+    def __init__(
+        self,
+        group: StateGroup,
+        source: CompiledSource,
+        fields: tuple[str, ...],
+        wanted: Sequence[tuple[int, WindowFeature]],
+        own_event: _OwnEvent | None,
+    ) -> None:
+        features = [feature for _, feature in wanted]
+        self._reader = ChunkReader(features, chunk_layout(group, source))
+        self._fields = fields
+        self._slots = [slot for slot, _ in wanted]
+        self._head = group.prefix
+        self._span_us = group.span_us
+        self._reach = _reaches(features)
+        self._own_event = own_event
+        self._nothing = self._reader.read([], 0)
+
+    def add_keys(self, request: Mapping[str, Scalar], q: Instant, keys: list[bytes]) -> None:
+        """Append the online keys that the windows at q touch; none when a part of the entity's key is null."""
+        parts: Any = [request[field] for field in self._fields]
+        if None in parts:
+            return
+        key = encode_key(tuple(parts))
+        head = self._head + len(key).to_bytes(2, "big") + key
+        first, last = _chunk_range(self._reach, q, self._span_us)
+        for number in range(first + _SIGN, last + _SIGN + 1):
+            keys.append(head + number.to_bytes(8, "big"))
+
+    def fill(
+        self,
+        slots: list[Scalar],
+        found: Sequence[bytes | None],
+        request: Mapping[str, Scalar],
+        q: Instant,
+    ) -> None:
+        """Compute the features from the chunks that were found, oldest first."""
+        chunks = [chunk for chunk in found if chunk is not None]
+        values: Sequence[Any]
+        if self._own_event is not None and found:
+            row, own_id = self._own_event.of(request, q)
+            values = self._reader.read(chunks, q, exclude_id=own_id, request=row)
+        elif chunks:
+            values = self._reader.read(chunks, q)
+        else:
+            values = self._nothing
+        for slot, value in zip(self._slots, values, strict=True):
+            slots[slot] = value
+
+
+class _OwnEvent:
+    """The request as the row that its event will be, for `include_request`; request fields are columns by name."""
+
+    def __init__(self, group: StateGroup, source: CompiledSource, request: CompiledRequest) -> None:
+        self._layout = chunk_layout(group, source)
+        self._id_columns = request.id_columns
+        fields = {field.name for field in request.schema.fields}
+        self._columns = [
+            (name, name if name in fields else None, ARROW_TYPES[kind]) for name, kind in self._layout.columns
+        ]
+
+    def of(self, request: Mapping[str, Scalar], q: Instant) -> tuple[PackedRows, int]:
+        """The packed row, and the id under which its own event may already be visible."""
+        own = row_id(event_id([request[column] for column in self._id_columns]))
+        columns = {
+            name: pa.array([None if field is None else request[field]], dtype)
+            for name, field, dtype in self._columns
+        }
+        row = self._layout.encode([q], [own], [q], columns, order=[[0]] * self._layout.order)
+        return row, int.from_bytes(own, "big")
+
+
+def _lookups(
+    project: CompiledProject, request: CompiledRequest, groups: Sequence[StateGroup], slots: _Slots
+) -> list[_Lookup]:
+    """One lookup for each group, key, and whether the request's own event counts."""
+    wanted: dict[tuple[str, tuple[str, ...], bool], list[tuple[int, WindowFeature]]] = {}
+    group_of: dict[str, StateGroup] = {}
+    for given, slot in slots:
+        if given.view is None:
+            continue
+        view = project.views[given.view]
+        group = _group_of(view, groups)
+        group_of[group.hash] = group
+        feature = next(each for each in view.features if each.name == given.feature)
+        read = (group.hash, given.keys, feature.include_request)
+        wanted.setdefault(read, []).append((slot, window_feature(view, feature)))
+    lookups = []
+    for (name, fields, with_own), features in wanted.items():
+        group = group_of[name]
+        source = project.sources[group.source]
+        own_event = _OwnEvent(group, source, request) if with_own else None
+        lookups.append(_Lookup(group, source, fields, features, own_event))
+    return lookups
+
+
+def _group_of(view: CompiledView, groups: Sequence[StateGroup]) -> StateGroup:
+    for group in groups:
+        if view in group.views:
+            return group
+    raise StateMismatchError(
+        f"There is no online state for view {view.name!r} as this bundle defines it.",
+        where=f"view {view.name}, definition {view.definition_hash[:12]}",
+        mend="run `volano apply`, which builds it",
+    )
+
+
+def chunk_layout(group: StateGroup, source: CompiledSource) -> ChunkLayout:
+    """What the words of a group's chunks mean; the applier writes by the same rule."""
+    columns = tuple((field.name, str(field.dtype)) for field in group.columns.fields)
+    return ChunkLayout(group.prefix, columns, order=len(source.order_by))
+
+
+def window_feature(view: CompiledView, feature: CompiledFeature) -> WindowFeature:
+    """The kernel's form of a feature, its columns named as the group stores them."""
+
+    def stored(column: str | None) -> str | None:
+        return None if column is None else stored_column(view, column)
+
+    return WindowFeature(
+        name=f"{view.name}.{feature.name}",
+        aggregate=feature.aggregate,
+        column=stored(feature.column),
+        window_us=feature.window_us,
+        offset_us=feature.offset_us,
+        where=stored(feature.where),
+        every_us=feature.every_us,
+        publish_delay_us=feature.publish_delay_us,
+        n=feature.n,
+        params=feature.params,
+        include_request=feature.include_request,
+        over=stored(feature.over),
+    )
+
+
+_Reach: TypeAlias = tuple[tuple[int | None, int, int, int | None], ...]
+"""For each grid: (every_us or None, publish_delay_us, nearest offset, farthest offset + window or None)."""
+
+
+def _reaches(features: Sequence[WindowFeature]) -> _Reach:
+    """How far the windows reach behind q, the windows of one grid taken together."""
+    grids: dict[tuple[int | None, int], list[WindowFeature]] = {}
+    for feature in features:
+        grids.setdefault((feature.every_us, feature.publish_delay_us), []).append(feature)
+    return tuple(
+        (
+            every,
+            delay,
+            min(feature.offset_us for feature in inside),
+            None
+            if any(feature.window_us is None for feature in inside)
+            else max(feature.offset_us + (feature.window_us or 0) for feature in inside),
+        )
+        for (every, delay), inside in grids.items()
+    )
+
+
+def _chunk_range(reach: _Reach, q: Instant, span_us: int) -> tuple[int, int]:
+    """The first and the last chunk number that windows at q touch; the last is below the first when none is."""
+    begin, end = q, BEGINNING
+    for every, delay, nearest, farthest in reach:
+        at = q if every is None else floor_to(q - delay, every)
+        begin = min(begin, _EARLIEST if farthest is None else at - farthest)
+        end = max(end, at - nearest)
+    return begin // span_us, (end - 1) // span_us
