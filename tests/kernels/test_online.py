@@ -12,20 +12,32 @@ from hypothesis import strategies as st
 
 from tests.kernels.worlds import ARROW, TYPES, every_feature, history_of, ids_of, plain, queries_of, worlds
 from volano.errors import StateMismatchError
-from volano.kernels.chunks import ChunkLayout, ChunkReader, PackedRows, chunk_number, chunk_numbers, chunk_span_us
+from volano.kernels.chunks import (
+    ChunkLayout,
+    ChunkReader,
+    PackedRows,
+    chunk_number,
+    chunk_numbers,
+    chunk_span_us,
+)
 from volano.kernels.features import WindowFeature
 from volano.kernels.oracle import Query, Row, Value
 from volano.kernels.windows import compute
 
 FEATURES = every_feature()
 LAYOUT = ChunkLayout(b"12345678", tuple(TYPES.items()), order=1)
-relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+relaxed = settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 def packed(rows: list[Row]) -> PackedRows:
     return LAYOUT.encode(
-        [r.event_time for r in rows], ids_of([r.row_id for r in rows]), [r.visible_from for r in rows],
-        {c: pa.array([r.values[c] for r in rows], ARROW[c]) for c in TYPES}, order=[[r.order[0] for r in rows]],
+        [r.event_time for r in rows],
+        ids_of([r.row_id for r in rows]),
+        [r.visible_from for r in rows],
+        {c: pa.array([r.values[c] for r in rows], ARROW[c]) for c in TYPES},
+        order=[[r.order[0] for r in rows]],
     )
 
 
@@ -50,14 +62,18 @@ def test_chunks_filled_in_any_order_answer_with_the_offline_bits(
         numbers = chunk_number([r.event_time for r in batch], span).tolist()
         names = [(r.key, number) for r, number in zip(batch, numbers, strict=True)]
         touched = list(dict.fromkeys(names))
-        merged = LAYOUT.merge([state.get(c, b"") for c in touched], packed(batch), [touched.index(c) for c in names])
+        merged = LAYOUT.merge(
+            [state.get(c, b"") for c in touched], packed(batch), [touched.index(c) for c in names]
+        )
         state.update(zip(touched, merged, strict=True))
     results = compute(features, history_of(rows), queries_of(queries))
     reader = ChunkReader(features, LAYOUT)
     for n, query in enumerate(queries):
         if query.key is None:
             continue
-        chunks = [state[query.key, c] for c in chunk_numbers(features, span, query.q) if (query.key, c) in state]
+        chunks = [
+            state[query.key, c] for c in chunk_numbers(features, span, query.q) if (query.key, c) in state
+        ]
         own = packed([Row(query.key, query.q, query.request, (0,), 0, 0)])
         ours = reader.read(chunks, query.q, as_of=query.as_of, exclude_id=query.exclude_id, request=own)
         for f, x in zip(features, ours, strict=True):
@@ -79,7 +95,9 @@ def test_state_of_another_definition_is_an_error() -> None:
 def test_a_removed_row_is_gone_and_an_empty_chunk_is_no_bytes() -> None:
     rows = [Row("a", t, dict.fromkeys(TYPES), (0,), t + 1, t) for t in range(3)]
     chunk = LAYOUT.merge([b""], packed(rows), [0, 0, 0])[0]
-    assert LAYOUT.decode(LAYOUT.merge([chunk], gone=[(0, 2)])[0])["event_time"].cast(pa.int64()).to_pylist() == [0, 2]
+    assert LAYOUT.decode(LAYOUT.merge([chunk], gone=[(0, 2)])[0])["event_time"].cast(
+        pa.int64()
+    ).to_pylist() == [0, 2]
     assert LAYOUT.merge([chunk], prune_before=2) != [chunk]
     assert LAYOUT.merge([chunk], prune_before=3) == [b""]
     assert np.array_equal(LAYOUT.packed(chunk).words, packed(rows).words)

@@ -1,14 +1,16 @@
 """The packed online state: one value per entity key and span of time. Pure: bytes in, bytes out; stores keep them.
 
-A chunk holds the currently visible rows of one key whose event_time falls into one span, in (event_time, order, id) order. The applier merges
-rows in by `merge`; a decision reads features with a `ChunkReader`, through the same compiled aggregates as `kernels.windows`, hence to the same
-bits. Which chunks a read needs follows from q alone: `chunk_numbers`.
+A chunk holds the currently visible rows of one key whose event_time falls into one span, in (event_time,
+order, id) order. The applier merges rows in by `merge`; a decision reads features with a `ChunkReader`,
+through the same compiled aggregates as `kernels.windows`, hence to the same bits. Which chunks a read needs
+follows from q alone: `chunk_numbers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +18,7 @@ import pyarrow as pa
 
 from volano.errors import DefinitionError, StateMismatchError
 from volano.kernels.aggregates import FOLD_NAMES, FOLDS
-from volano.kernels.arrays import ALWAYS, NEVER, AnyArray, F64, I64
+from volano.kernels.arrays import ALWAYS, F64, I64, NEVER, AnyArray
 from volano.kernels.columns import ARROW_TYPES, combined, read_column, write_column
 from volano.kernels.compiled import kernels
 from volano.kernels.features import WindowFeature
@@ -87,7 +89,12 @@ class ChunkLayout:
         return np.array([c for c, (_, kind) in enumerate(self.columns) if kind == "string"], np.int64)
 
     def encode(
-        self, event_time: ArrayLike, row_id: ArrayLike, applied_at: ArrayLike, columns: Mapping[str, pa.Array | pa.ChunkedArray], *,
+        self,
+        event_time: ArrayLike,
+        row_id: ArrayLike,
+        applied_at: ArrayLike,
+        columns: Mapping[str, pa.Array | pa.ChunkedArray],
+        *,
         order: Sequence[ArrayLike] = (),
     ) -> PackedRows:
         """Pack rows.
@@ -112,7 +119,9 @@ class ChunkLayout:
         heap = bytearray()
         for c, (name, kind) in enumerate(self.columns):
             if name not in columns:
-                raise DefinitionError(f"Rows lack the column {name!r}.", mend=f"give all of: {', '.join(self.types)}")
+                raise DefinitionError(
+                    f"Rows lack the column {name!r}.", mend=f"give all of: {', '.join(self.types)}"
+                )
             cell = words[:, self.first_value + c]
             if kind == "string":
                 valid = _pack_strings(columns[name], cell, heap)
@@ -162,13 +171,24 @@ class ChunkLayout:
         out = np.empty(4 * n + int(old_at[-1]) + words.size + len(heap), np.int64)
         out_at = np.empty(n + 1, np.int64)
         done = kernels().merge_chunks(
-            old, old_at, gone_at, gone_ids, new_at, heap, words, self._numbers(), self._strings(), prune_before, out, out_at
+            old,
+            old_at,
+            gone_at,
+            gone_ids,
+            new_at,
+            heap,
+            words,
+            self._numbers(),
+            self._strings(),
+            prune_before,
+            out,
+            out_at,
         )
         if done < 0:
             raise self._mismatch(chunks[-1 - done])
         edges = (out_at * 8).tolist()
-        whole = memoryview(out).cast("B")
-        return [bytes(whole[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+        whole = out.data.cast("B")
+        return [bytes(whole[a:b]) for a, b in pairwise(edges)]
 
     def decode(self, chunk: bytes) -> pa.Table:
         """The rows of one chunk as a table: event_time, order_0.., row_id, applied_at and the columns.
@@ -178,7 +198,11 @@ class ChunkLayout:
         """
         words, heap = self._rows(chunk)
         at = pa.timestamp("us", tz="UTC")
-        ids = (words[:, self.order + 1 : self.order + 3].view(np.uint64) ^ np.uint64(1 << 63)).astype(">u8").tobytes()
+        ids = (
+            (words[:, self.order + 1 : self.order + 3].view(np.uint64) ^ np.uint64(1 << 63))
+            .astype(">u8")
+            .tobytes()
+        )
         table = {"event_time": pa.array(words[:, 0], pa.int64()).cast(at)}
         table |= {f"order_{n}": pa.array(words[:, 1 + n]) for n in range(self.order)}
         table["row_id"] = pa.array([ids[16 * r : 16 * r + 16] for r in range(len(words))], pa.binary(16))
@@ -221,15 +245,21 @@ class ChunkLayout:
 def _gone(gone: Sequence[tuple[int, int]], n: int) -> tuple[I64, I64]:
     ordered = sorted(gone)
     flip = 1 << 63
-    ids = np.array([[(i >> 64) ^ flip, (i & (2**64 - 1)) ^ flip] for _, i in ordered], np.uint64).reshape(len(ordered), 2)
+    ids = np.array([[(i >> 64) ^ flip, (i & (2**64 - 1)) ^ flip] for _, i in ordered], np.uint64).reshape(
+        len(ordered), 2
+    )
     return ids.view(np.int64), np.searchsorted(np.array([c for c, _ in ordered], np.int64), np.arange(n + 1))
 
 
 def _pack_numbers(name: str, kind: str, array: pa.Array | pa.ChunkedArray, cell: I64) -> AnyArray | None:
     c = read_column(name, array)
-    if c.type != kind and not (kind == "float64" and (c.type == "int64" or c.valid is not None and not c.valid.any())):
+    if c.type != kind and not (
+        kind == "float64" and (c.type == "int64" or (c.valid is not None and not c.valid.any()))
+    ):
         if c.valid is None or c.valid.any():
-            raise DefinitionError(f"Column {name!r} is {c.type}, the view declares {kind}.", mend="cast it in the projection")
+            raise DefinitionError(
+                f"Column {name!r} is {c.type}, the view declares {kind}.", mend="cast it in the projection"
+            )
         cell[:] = 0
         return c.valid
     if kind == "float64":
@@ -336,7 +366,13 @@ class ChunkReader:
         self._integers = tuple(n for n, kind in enumerate(self.types) if kind != "float64")
 
     def read(
-        self, chunks: Sequence[bytes], q: int, *, as_of: int | None = None, exclude_id: int | None = None, request: PackedRows | None = None
+        self,
+        chunks: Sequence[bytes],
+        q: int,
+        *,
+        as_of: int | None = None,
+        exclude_id: int | None = None,
+        request: PackedRows | None = None,
     ) -> tuple[Value, ...]:
         """The features of one key.
 
@@ -354,7 +390,11 @@ class ChunkReader:
             StateMismatchError: a chunk was written by another definition.
         """
         return self.read_many(
-            [chunks], [q], as_of=None if as_of is None else [as_of], exclude_ids=None if exclude_id is None else [exclude_id], requests=request
+            [chunks],
+            [q],
+            as_of=None if as_of is None else [as_of],
+            exclude_ids=None if exclude_id is None else [exclude_id],
+            requests=request,
         )[0]
 
     def read_many(
@@ -389,13 +429,20 @@ class ChunkReader:
         """The same as a table, one row per key."""
         rows = self.read_many(chunks, q, as_of=as_of, exclude_ids=exclude_ids, requests=requests)
         columns = list(zip(*rows, strict=True)) if rows else [()] * len(self.features)
-        return pa.table({
-            f.name: pa.array(values, ARROW_TYPES[kind]) for f, kind, values in zip(self.features, self.types, columns, strict=True)
-        })
+        return pa.table(
+            {
+                f.name: pa.array(values, ARROW_TYPES[kind])
+                for f, kind, values in zip(self.features, self.types, columns, strict=True)
+            }
+        )
 
     def _run(
-        self, chunks: Sequence[Sequence[bytes]], q: Sequence[int] | I64, as_of: Sequence[int] | I64 | None,
-        exclude_ids: Sequence[int | None] | None, requests: PackedRows | None,
+        self,
+        chunks: Sequence[Sequence[bytes]],
+        q: Sequence[int] | I64,
+        as_of: Sequence[int] | I64 | None,
+        exclude_ids: Sequence[int | None] | None,
+        requests: PackedRows | None,
     ) -> tuple[F64, AnyArray, bytes, PackedRows]:
         n = len(chunks)
         key_at = np.zeros(n + 1, np.int64)
@@ -416,8 +463,18 @@ class ChunkReader:
         out = np.empty((len(self.features), n))
         ok = np.empty((len(self.features), n), np.uint8)
         done = self._kernels.read_chunks(
-            buf, key_at, np.asarray(q, np.int64), np.full(n, NEVER) if as_of is None else np.asarray(as_of, np.int64), excluded,
-            request.words, request.heap, self._numbers, *self._spec, out, out.view(np.int64), ok,
+            buf,
+            key_at,
+            np.asarray(q, np.int64),
+            np.full(n, NEVER) if as_of is None else np.asarray(as_of, np.int64),
+            excluded,
+            request.words,
+            request.heap,
+            self._numbers,
+            *self._spec,
+            out,
+            out.view(np.int64),
+            ok,
         )
         if done < 0:
             raise self.layout._mismatch(chunks[-1 - done][0])
@@ -439,11 +496,13 @@ class ChunkReader:
                         found.append(_text(joined, 8 * x) if x > 0 else None)
                 return found
             case _:
-                return values.tolist()
+                numbers: list[int] = values.tolist()
+                return numbers
 
 
 class _ReaderSpec:
-    """The arrays that tell `read_chunks` what to compute: lanes, windows, states, folds, finals, picks and distinct counts."""
+    """The arrays that tell `read_chunks` what to compute: lanes, windows, states, folds, finals, picks and
+    distinct counts."""
 
     def __init__(self, features: tuple[WindowFeature, ...], layout: ChunkLayout) -> None:
         self.types = layout.types
@@ -459,7 +518,9 @@ class _ReaderSpec:
         self.n_words = 0
         lanes: dict[tuple[int, ...], list[tuple[int, WindowFeature]]] = {}
         for o, f in enumerate(features):
-            skipped = [self.place[c] for c in (f.column, f.over) if c is not None] if f.spec.skip_nulls else []
+            skipped = (
+                [self.place[c] for c in (f.column, f.over) if c is not None] if f.spec.skip_nulls else []
+            )
             lane = (-1 if f.where is None else self.place[f.where], *(*skipped, -1, -1)[:2])
             lanes.setdefault(lane, []).append((o, f))
         for lane, members in lanes.items():
@@ -471,9 +532,14 @@ class _ReaderSpec:
         windows: dict[tuple[int, ...], list[tuple[int, WindowFeature]]] = {}
         for o, f in members:
             grid = f.grid_us
-            window = (
-                -1 if f.window_us is None else f.window_us, f.offset_us, f.every_us or 0, f.publish_delay_us, int(f.include_request),
-                grid, (grid - 1).bit_length(),
+            window: tuple[int, ...] = (
+                -1 if f.window_us is None else f.window_us,
+                f.offset_us,
+                f.every_us or 0,
+                f.publish_delay_us,
+                int(f.include_request),
+                grid,
+                (grid - 1).bit_length(),
             )
             windows.setdefault(window, []).append((o, f))
         word = 0
@@ -485,14 +551,20 @@ class _ReaderSpec:
                 match f.spec.kind:
                     case "fold":
                         assert f.column is not None
-                        grouped.setdefault((f.spec.folds[self.types[f.column]].fold, f.column, f.over), []).append((o, f))
+                        grouped.setdefault(
+                            (f.spec.folds[self.types[f.column]].fold, f.column, f.over), []
+                        ).append((o, f))
                     case "distinct":
                         assert f.column is not None
-                        self.distincts.append((w, self.place[f.column], int(self.types[f.column] == "string"), o))
+                        self.distincts.append(
+                            (w, self.place[f.column], int(self.types[f.column] == "string"), o)
+                        )
                     case kind:
                         code = ("count", "first", "last", "since").index(kind)
                         column = 0 if f.column is None else self.place[f.column]
-                        is_string = code in (1, 2) and f.column is not None and self.types[f.column] == "string"
+                        is_string = (
+                            code in (1, 2) and f.column is not None and self.types[f.column] == "string"
+                        )
                         self.picks.append((w, code, o, column, int(is_string)))
             for key, sharing in grouped.items():
                 name, column_name, over = key
@@ -500,15 +572,21 @@ class _ReaderSpec:
                 if key not in shared:
                     shared[key] = len(self.states)
                     second = column_name if over is None else over
-                    integers = int(self.types[column_name] != "float64") + 2 * int(self.types[second] != "float64")
-                    self.states.append((FOLD_NAMES.index(name), word, self.place[column_name], self.place[second], integers))
+                    integers = int(self.types[column_name] != "float64") + 2 * int(
+                        self.types[second] != "float64"
+                    )
+                    self.states.append(
+                        (FOLD_NAMES.index(name), word, self.place[column_name], self.place[second], integers)
+                    )
                     word += fold.words
                 state = shared[key]
                 first = len(self.finals)
                 for o, f in sharing:
                     self.finals.append((FOLDS.index(f.spec.folds[self.types[column_name]]), o))
                     self.params.append(((*f.params, 0.0, 0.0)[0], (*f.params, 0.0, 0.0)[1]))
-                self.folds.append((w, FOLD_NAMES.index(name), self.states[state][1], first, len(self.finals), state))
+                self.folds.append(
+                    (w, FOLD_NAMES.index(name), self.states[state][1], first, len(self.finals), state)
+                )
         self.n_words = max(self.n_words, word)
         self.lanes.append((*lane, first_window, len(self.windows), first_state, len(self.states)))
 
@@ -519,6 +597,12 @@ class _ReaderSpec:
             return np.array(rows, np.int64).reshape(len(rows), width)
 
         return (
-            matrix(self.lanes, 7), matrix(self.windows, 7), matrix(self.states, 5), matrix(self.folds, 6),
-            np.array(self.params, np.float64).reshape(len(self.params), 2), matrix(self.finals, 2), matrix(self.picks, 5), matrix(self.distincts, 4),
+            matrix(self.lanes, 7),
+            matrix(self.windows, 7),
+            matrix(self.states, 5),
+            matrix(self.folds, 6),
+            np.array(self.params, np.float64).reshape(len(self.params), 2),
+            matrix(self.finals, 2),
+            matrix(self.picks, 5),
+            matrix(self.distincts, 4),
         )

@@ -12,7 +12,11 @@ from volano.errors import DefinitionError
 from volano.kernels.arrays import F64, I64, Bools
 
 ARROW_TYPES: dict[str, pa.DataType] = {
-    "float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_(), "timestamp": pa.timestamp("us", tz="UTC"), "string": pa.string(),
+    "float64": pa.float64(),
+    "int64": pa.int64(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "string": pa.string(),
 }
 
 
@@ -40,7 +44,11 @@ class Column:
 def combined(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     """One contiguous array."""
     if isinstance(array, pa.ChunkedArray):
-        return array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays([c for c in array.chunks] or [pa.array([], array.type)])
+        return (
+            array.chunk(0)
+            if array.num_chunks == 1
+            else pa.concat_arrays([c for c in array.chunks] or [pa.array([], array.type)])
+        )
     return array
 
 
@@ -84,7 +92,9 @@ def read_column(name: str, array: pa.Array | pa.ChunkedArray) -> Column:
     )
 
 
-def write_column(kind: str, values: I64 | F64, valid: Bools | None, words: pa.Array | None = None) -> pa.Array:
+def write_column(
+    kind: str, values: I64 | F64, valid: Bools | None, words: pa.Array | None = None
+) -> pa.Array:
     """Give an Arrow array out; `valid` None means that nothing is null."""
     n = len(values)
     if kind == "string":
@@ -98,4 +108,6 @@ def write_column(kind: str, values: I64 | F64, valid: Bools | None, words: pa.Ar
         n_null = n - int(np.count_nonzero(valid))
         if n_null:
             bitmap = pa.py_buffer(np.packbits(valid, bitorder="little"))
-    return pa.Array.from_buffers(ARROW_TYPES[kind], n, [bitmap, pa.py_buffer(np.ascontiguousarray(values))], null_count=n_null)
+    return pa.Array.from_buffers(
+        ARROW_TYPES[kind], n, [bitmap, pa.py_buffer(np.ascontiguousarray(values))], null_count=n_null
+    )

@@ -15,8 +15,8 @@ from volano.kernels.arrays import FARTHEST
 class WindowFeature:
     """One aggregate over one window of one entity's rows.
 
-    At the instant q the window is [q − offset − window, q − offset) over `event_time`; without a window it is everything before
-    q − offset. With `every`, q is first floored: ⌊(q − publish_delay) / every⌋ · every.
+    At the instant q the window is [q − offset − window, q − offset) over `event_time`; without a window it is
+    everything before q − offset. With `every`, q is first floored: ⌊(q − publish_delay) / every⌋ · every.
 
     Args:
         name: the feature's name, unique among those computed together.
@@ -77,7 +77,8 @@ class WindowFeature:
             One of the same names, or `list<...>` of one.
 
         Raises:
-            DefinitionError: an unknown aggregate or column, a type it cannot take, or a wrong window; `mend` says what to write.
+            DefinitionError: an unknown aggregate or column, a type it cannot take, or a wrong window; `mend`
+            says what to write.
         """
         spec = self.spec
         self._check_window()
@@ -96,30 +97,44 @@ class WindowFeature:
 
     def _check_window(self) -> None:
         if self.window_us is not None and not 0 < self.window_us < FARTHEST:
-            raise self._fail(f"a window of {self.window_us} µs", "give a positive length, or None for the whole past")
+            raise self._fail(
+                f"a window of {self.window_us} µs", "give a positive length, or None for the whole past"
+            )
         if not 0 <= self.offset_us < FARTHEST:
             raise self._fail(f"an offset of {self.offset_us} µs", "give a length of zero or more")
         if self.every_us is not None and not 0 < self.every_us < FARTHEST:
             raise self._fail(f"every {self.every_us} µs", "give a positive length")
-        if self.publish_delay_us and self.every_us is None or self.publish_delay_us < 0:
+        if (self.publish_delay_us and self.every_us is None) or self.publish_delay_us < 0:
             raise self._fail("publish_delay without every", "give every=, or drop the delay")
         if self.include_request and (self.every_us is not None or self.offset_us):
-            raise self._fail("include_request with every or offset: the window does not end at the request", "drop one")
+            raise self._fail(
+                "include_request with every or offset: the window does not end at the request", "drop one"
+            )
 
     def _check_columns(self, spec: Aggregate, types: Mapping[str, str]) -> None:
         given = tuple(c for c in (self.column, self.over) if c is not None)
         if len(given) not in spec.columns or (self.over is not None and self.column is None):
-            raise self._fail(f"{self.aggregate} with {len(given)} columns", f"give {' or '.join(map(str, spec.columns))}")
+            raise self._fail(
+                f"{self.aggregate} with {len(given)} columns", f"give {' or '.join(map(str, spec.columns))}"
+            )
         for name in (*given, *((self.where,) if self.where else ())):
             if name not in types:
                 raise self._fail(f"no column {name!r}", f"use one of: {', '.join(types)}")
             if types[name] not in EVERY_TYPE:
-                raise self._fail(f"column {name!r} has the unknown type {types[name]!r}", f"use one of: {', '.join(EVERY_TYPE)}")
+                raise self._fail(
+                    f"column {name!r} has the unknown type {types[name]!r}",
+                    f"use one of: {', '.join(EVERY_TYPE)}",
+                )
         if self.where is not None and types[self.where] != "bool":
             raise self._fail(f"where={self.where!r} is {types[self.where]}, not bool", "give a bool column")
         if spec.kind == "fold":
             for name in given:
                 if types[name] not in spec.folds:
-                    raise self._fail(f"{self.aggregate} of {name!r}, which is {types[name]}", f"give {' or '.join(spec.folds)}")
-        if self.params and len(self.params) != len(spec.params) or (spec.params and not self.params and not spec.optional_params):
+                    raise self._fail(
+                        f"{self.aggregate} of {name!r}, which is {types[name]}",
+                        f"give {' or '.join(spec.folds)}",
+                    )
+        if (self.params and len(self.params) != len(spec.params)) or (
+            spec.params and not self.params and not spec.optional_params
+        ):
             raise self._fail(f"{len(self.params)} parameters", f"give {', '.join(spec.params) or 'none'}")

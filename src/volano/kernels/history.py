@@ -1,4 +1,5 @@
-"""The rows of many keys, sorted by (key, event_time, order, id). Holds columns and visibility; computes no feature."""
+"""The rows of many keys, sorted by (key, event_time, order, id). Holds columns and visibility; computes no
+feature."""
 
 from __future__ import annotations
 
@@ -37,8 +38,12 @@ def id_words(ids: ArrayLike) -> I64:
     if isinstance(ids, np.ndarray) and ids.ndim == 2:
         words = ids.astype(np.uint64, copy=False).T
     else:
-        array = combined(ids) if isinstance(ids, (pa.Array, pa.ChunkedArray)) else pa.array(ids, pa.binary(16))
-        filled = array.cast(pa.binary(16)).fill_null(bytes(16)) if array.null_count else array.cast(pa.binary(16))
+        array = (
+            combined(ids) if isinstance(ids, (pa.Array, pa.ChunkedArray)) else pa.array(ids, pa.binary(16))
+        )
+        filled = (
+            array.cast(pa.binary(16)).fill_null(bytes(16)) if array.null_count else array.cast(pa.binary(16))
+        )
         data = filled.buffers()[1]
         flat = b"" if data is None else data[16 * filled.offset : 16 * (filled.offset + len(filled))]
         words = np.frombuffer(flat, ">u8").reshape(-1, 2).T.astype(np.uint64)
@@ -63,8 +68,16 @@ class KeyIndex:
             index, codes = KeyIndex.build(mixed)
             codes[mixed < 0] = -1
             return KeyIndex(0, index.n, None, (*(i for i, _ in built), index)), codes
-        array = keys if isinstance(keys, np.ndarray) else combined(keys) if isinstance(keys, (pa.Array, pa.ChunkedArray)) else pa.array(keys)
-        if isinstance(array, np.ndarray) and array.dtype.kind not in "iu" or isinstance(array, np.ndarray) and array.dtype == np.uint64:
+        array = (
+            keys
+            if isinstance(keys, np.ndarray)
+            else combined(keys)
+            if isinstance(keys, (pa.Array, pa.ChunkedArray))
+            else pa.array(keys)
+        )
+        if (isinstance(array, np.ndarray) and array.dtype.kind not in "iu") or (
+            isinstance(array, np.ndarray) and array.dtype == np.uint64
+        ):
             array = pa.array(array)
         numbers = _plain_integers(array)
         if numbers is not None and len(numbers):
@@ -73,7 +86,11 @@ class KeyIndex:
                 return KeyIndex(low, high - low + 1, None), numbers - low
         if isinstance(array, np.ndarray):
             array = pa.array(array)
-        coded = array.dictionary_encode() if not pa.types.is_dictionary(array.type) else array.dictionary_decode().dictionary_encode()
+        coded = (
+            array.dictionary_encode()
+            if not pa.types.is_dictionary(array.type)
+            else array.dictionary_decode().dictionary_encode()
+        )
         return KeyIndex(0, len(coded.dictionary), coded.dictionary), _codes(coded.indices)
 
     def find(self, keys: ArrayLike | tuple[ArrayLike, ...]) -> I64:
@@ -85,7 +102,13 @@ class KeyIndex:
             codes = index.find(mixed)
             codes[mixed < 0] = -1
             return codes
-        array = keys if isinstance(keys, np.ndarray) else combined(keys) if isinstance(keys, (pa.Array, pa.ChunkedArray)) else pa.array(keys)
+        array = (
+            keys
+            if isinstance(keys, np.ndarray)
+            else combined(keys)
+            if isinstance(keys, (pa.Array, pa.ChunkedArray))
+            else pa.array(keys)
+        )
         if self.known is None:
             numbers = _plain_integers(array)
             if numbers is None:
@@ -111,17 +134,22 @@ class KeyIndex:
 def null_keys(keys: ArrayLike | tuple[ArrayLike, ...]) -> Bools:
     """Which keys are null, in any column."""
     if isinstance(keys, tuple):
-        return np.logical_or.reduce([null_keys(part) for part in keys])
+        found: Bools = np.logical_or.reduce([null_keys(part) for part in keys])
+        return found
     if isinstance(keys, np.ndarray) and keys.dtype.kind in "iu":
         return np.zeros(len(keys), bool)
     array = combined(keys) if isinstance(keys, (pa.Array, pa.ChunkedArray)) else pa.array(keys)
-    found: Bools = array.is_null().to_numpy(zero_copy_only=False)
+    found = array.is_null().to_numpy(zero_copy_only=False)
     return found
 
 
 def _plain_integers(array: pa.Array | AnyArray) -> I64 | None:
     if isinstance(array, np.ndarray):
-        return array.astype(np.int64, copy=False) if array.dtype.kind in "iu" and array.dtype != np.uint64 else None
+        return (
+            array.astype(np.int64, copy=False)
+            if array.dtype.kind in "iu" and array.dtype != np.uint64
+            else None
+        )
     if pa.types.is_integer(array.type) and not pa.types.is_uint64(array.type) and array.null_count == 0:
         return np.asarray(array.to_numpy(zero_copy_only=False)).astype(np.int64, copy=False)
     return None
@@ -143,7 +171,8 @@ def _mix(sizes: list[int], codes: list[I64]) -> I64:
 
 
 def sort_by_key_and_time(codes: I64, t: I64, n_keys: int) -> tuple[I64, I64]:
-    """The rows ordered by (code, t), ties in any order, without those of a negative code; and each key's first position."""
+    """The rows ordered by (code, t), ties in any order, without those of a negative code; and each key's
+    first position."""
     k = kernels()
     starts = np.empty(n_keys + 1, np.int64)
     n = int(k.count_keys(codes, starts))
@@ -191,7 +220,8 @@ class History:
             event_time: when each happened, µs or Arrow timestamps.
             columns: Arrow columns by name.
             order: integer columns that order rows of equal time (the source's `order_by`).
-            row_id: 128-bit ids: the last tie-break, and what a query excludes. Without it ties keep the caller's order.
+            row_id: 128-bit ids: the last tie-break, and what a query excludes. Without it ties keep the
+                caller's order.
             visible_from: first instant at which the row counts (`known_at` or `applied_at`); None: always.
             visible_until: first instant at which it no longer counts (superseded); None: never.
         """
@@ -222,10 +252,21 @@ class History:
         if since is not None or until is not None:
             k.mark_plain(from_sorted, until_sorted, starts, plain)
         return History(
-            index=index, starts=starts, event_time=sorted_t, visible_from=from_sorted, visible_until=until_sorted, plain=plain,
-            rows=rows, ids=np.empty((2, 0), np.int64) if ids is None else np.stack([_take(ids[0], rows), _take(ids[1], rows)]),
-            columns={name: c if isinstance(c, Column) else read_column(name, c) for name, c in columns.items()},
-            n_rows=len(t), longest=int(np.diff(starts).max(initial=0)),
+            index=index,
+            starts=starts,
+            event_time=sorted_t,
+            visible_from=from_sorted,
+            visible_until=until_sorted,
+            plain=plain,
+            rows=rows,
+            ids=np.empty((2, 0), np.int64)
+            if ids is None
+            else np.stack([_take(ids[0], rows), _take(ids[1], rows)]),
+            columns={
+                name: c if isinstance(c, Column) else read_column(name, c) for name, c in columns.items()
+            },
+            n_rows=len(t),
+            longest=int(np.diff(starts).max(initial=0)),
         )
 
     @property

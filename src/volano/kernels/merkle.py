@@ -140,7 +140,9 @@ def _text_digests(column: pa.ChunkedArray) -> Bytes:
     text, sha256 = memoryview(data or b""), hashlib.sha256
     digests = [sha256(text[ends[at] : ends[at + 1]]).digest() for at in range(len(words))]
     null = bytes(_DIGEST)
-    chosen: Bytes = _joined([*digests, null])[encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)]
+    chosen: Bytes = _joined([*digests, null])[
+        encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
+    ]
     return chosen
 
 

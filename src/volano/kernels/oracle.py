@@ -1,7 +1,8 @@
 """The naive oracle: what every feature means, in plain Python over lists. Nobody optimises this file.
 
-It shares no code with the kernels: each aggregate has its own twin here, written from design.md section 2. Floats agree within
-|Δ| ≤ 1e-9 · Σ|x|; everything else exactly. `associate` states the canonical association, to which kernels agree to the bit.
+It shares no code with the kernels: each aggregate has its own twin here, written from design.md section 2.
+Floats agree within |Δ| ≤ 1e-9 · Σ|x|; everything else exactly. `associate` states the canonical association,
+to which kernels agree to the bit.
 """
 
 from __future__ import annotations
@@ -210,7 +211,9 @@ def _since(f: WindowFeature, rows: Sequence[Row], query: Query) -> Value:
 
 
 def _distinct(f: WindowFeature, rows: Sequence[Row], query: Query) -> Value:
-    return len({"NaN" if isinstance(x, float) and math.isnan(x) else (type(x) is str, x) for x in _column(f, rows)})
+    return len(
+        {"NaN" if isinstance(x, float) and math.isnan(x) else (type(x) is str, x) for x in _column(f, rows)}
+    )
 
 
 NAIVE: dict[str, Callable[[WindowFeature, Sequence[Row], Query], Value]] = {

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 
 from volano.errors import DefinitionError
 from volano.kernels.aggregates import FOLD_NAMES, FOLDS, Fold
-from volano.kernels.arrays import NEVER, Bools, F64, I32, I64, U8
+from volano.kernels.arrays import F64, I32, I64, NEVER, U8, Bools
 from volano.kernels.columns import Column, read_column, write_column
 from volano.kernels.compiled import kernels
 from volano.kernels.features import WindowFeature
@@ -33,8 +34,8 @@ class Queries:
         q: the end of the windows, µs or Arrow timestamps.
         as_of: what was visible; None: everything that nothing has superseded by the end of time.
         exclude_id: 128-bit ids of rows that the query must not see (the request's own event), null where none.
-        request: for `include_request`, the request's own values by column name; a query whose filter column is null or false, or
-            whose column is null, takes no part in that aggregate.
+        request: for `include_request`, the request's own values by column name; a query whose filter column
+            is null or false, or whose column is null, takes no part in that aggregate.
     """
 
     keys: ArrayLike | tuple[ArrayLike, ...]
@@ -88,7 +89,12 @@ def compute(
 
 
 def as_of_join(
-    history: History, queries: Queries, *, window_us: int | None = None, offset_us: int = 0, threads: int = THREADS
+    history: History,
+    queries: Queries,
+    *,
+    window_us: int | None = None,
+    offset_us: int = 0,
+    threads: int = THREADS,
 ) -> I64:
     """The caller's row number of the last visible row before each query, -1 when there is none.
 
@@ -144,14 +150,17 @@ def compute_tables(
         return columns[0] if len(columns) == 1 else columns
 
     history = History.build(
-        keys(events), events[event_time], columns={name: events[name] for name in sorted(used)},
+        keys(events),
+        events[event_time],
+        columns={name: events[name] for name in sorted(used)},
         order=[events[name] for name in order],
         row_id=None if row_id is None else events[row_id],
         visible_from=None if visible_from is None else events[visible_from],
         visible_until=None if visible_until is None else events[visible_until],
     )
     asked = Queries(
-        keys(spine), spine[at],
+        keys(spine),
+        spine[at],
         as_of=None if as_of is None else spine[as_of],
         exclude_id=None if exclude_id is None else spine[exclude_id],
         request={column: spine[name] for column, name in (request or {}).items()},
@@ -164,7 +173,9 @@ def compute_tables(
 _LaneKey = tuple[str | None, tuple[str, ...], int]
 
 
-def _by_lane(features: Sequence[WindowFeature], types: Mapping[str, str]) -> dict[_LaneKey, list[WindowFeature]]:
+def _by_lane(
+    features: Sequence[WindowFeature], types: Mapping[str, str]
+) -> dict[_LaneKey, list[WindowFeature]]:
     """Group features by (filter, columns whose nulls are skipped, grid)."""
     lanes: dict[_LaneKey, list[WindowFeature]] = {}
     seen: set[str] = set()
@@ -182,7 +193,9 @@ def _windows(features: Iterable[WindowFeature]) -> dict[tuple[int, int, int, int
     found: dict[tuple[int, int, int, int, int], list[WindowFeature]] = {}
     for f in features:
         window = -1 if f.window_us is None else f.window_us
-        found.setdefault((window, f.offset_us, f.every_us or 0, f.publish_delay_us, int(f.include_request)), []).append(f)
+        found.setdefault(
+            (window, f.offset_us, f.every_us or 0, f.publish_delay_us, int(f.include_request)), []
+        ).append(f)
     return found
 
 
@@ -217,20 +230,35 @@ class _Work:
 
     def _find_excluded(self, ids: ArrayLike) -> None:
         if self.history.ids.shape[1] != len(self.history.rows):
-            raise DefinitionError("Queries exclude ids, but the history has none.", mend="pass row_id to History.build")
+            raise DefinitionError(
+                "Queries exclude ids, but the history has none.", mend="pass row_id to History.build"
+            )
         high, low = self.history.ids
         table = np.full(1 << max(4, (2 * len(high)).bit_length()), -1)
         following = np.empty(len(high), np.int64)
         self.kernels.index_ids(high, low, table, following)
         wanted = np.ones(self.n, np.int64)
         if isinstance(ids, (pa.Array, pa.ChunkedArray)) and ids.null_count:
-            wanted[ids.is_null().to_numpy(zero_copy_only=False) if isinstance(ids, pa.Array) else ids.combine_chunks().is_null().to_numpy(zero_copy_only=False)] = 0
+            wanted[
+                ids.is_null().to_numpy(zero_copy_only=False)
+                if isinstance(ids, pa.Array)
+                else ids.combine_chunks().is_null().to_numpy(zero_copy_only=False)
+            ] = 0
         elif not isinstance(ids, (pa.Array, pa.ChunkedArray, np.ndarray)):
             wanted[[i for i, x in enumerate(ids) if x is None]] = 0
         words = id_words(ids)
         self.kernels.find_ids(
-            self.queries, words[0], words[1], wanted, high, low, table, following,
-            self.history.starts, self.history.visible_from, self.history.visible_until,
+            self.queries,
+            words[0],
+            words[1],
+            wanted,
+            high,
+            low,
+            table,
+            following,
+            self.history.starts,
+            self.history.visible_from,
+            self.history.visible_until,
         )
 
     def base(self) -> _Lane:
@@ -243,7 +271,9 @@ class _Work:
         skipped = tuple(c for c in skipped if self.history.columns[c].valid is not None)
         key = (where, tuple(sorted(set(skipped))))
         if key not in self._masks:
-            self._masks[key] = self.base() if where is None and not skipped else self._filtered(where, skipped)
+            self._masks[key] = (
+                self.base() if where is None and not skipped else self._filtered(where, skipped)
+            )
         return self._masks[key]
 
     def _filtered(self, where: str | None, skipped: tuple[str, ...]) -> _Lane:
@@ -282,7 +312,7 @@ class _Work:
             work(0, n)
             return
         with ThreadPoolExecutor(parts) as pool:
-            for done in [pool.submit(work, a, b) for a, b in zip(edges, edges[1:], strict=False)]:
+            for done in [pool.submit(work, a, b) for a, b in pairwise(edges)]:
                 done.result()
 
     def latest(self, lane: _Lane, f: WindowFeature) -> I64:
@@ -292,8 +322,19 @@ class _Work:
         window = -1 if f.window_us is None else f.window_us
         self._spread(
             lambda a, b: self.kernels.latest(
-                a, b, mine, lane.starts, lane.t, lane.visible_from, lane.visible_until, lane.rows,
-                window, f.offset_us, f.every_us or 0, f.publish_delay_us, out,
+                a,
+                b,
+                mine,
+                lane.starts,
+                lane.t,
+                lane.visible_from,
+                lane.visible_until,
+                lane.rows,
+                window,
+                f.offset_us,
+                f.every_us or 0,
+                f.publish_delay_us,
+                out,
             ),
             self.n,
         )
@@ -322,7 +363,9 @@ class _Work:
         r = self._request_column(name, c)
         valid = None
         if c.valid is not None or r.valid is not None:
-            valid = np.concatenate([x.valid if x.valid is not None else np.ones(len(x.values), bool) for x in (c, r)])
+            valid = np.concatenate(
+                [x.valid if x.valid is not None else np.ones(len(x.values), bool) for x in (c, r)]
+            )
         moved = np.where(own, len(c.values) + np.arange(len(rows)), rows)
         return Column(c.type, np.concatenate([c.values, r.values]), valid, r.words), moved
 
@@ -332,7 +375,9 @@ class _Work:
         if r is None:
             raise DefinitionError(f"The request brings no column {name!r}.", mend="add it to Queries.request")
         if r.type != c.type and not (r.type == "int64" and c.type == "float64"):
-            raise DefinitionError(f"The request's column {name!r} is {r.type}, the history's {c.type}.", mend="declare one type")
+            raise DefinitionError(
+                f"The request's column {name!r} is {r.type}, the history's {c.type}.", mend="declare one type"
+            )
         if c.type == "float64":
             return Column("float64", r.as_float(), r.valid)
         if c.type != "string":
@@ -372,7 +417,7 @@ class _Work:
 
 
 def _true(c: Column) -> Bools:
-    true = c.values != 0
+    true: Bools = c.values != 0
     return true if c.valid is None else true & c.valid
 
 
@@ -479,13 +524,34 @@ class _Sweep:
         v = self._spread_times()
         mine = work._queries_for(lane)
         arguments = (
-            mine, lane.starts, lane.t, v, lane.visible_from, lane.visible_until, lane.rows, lane.plain,
-            int(has_trie), level, links, extremes, self.grid, self.shift,
-            _matrix(self.windows, 5), _matrix(self.folds, 5), _matrix(self.finals, 2),
+            mine,
+            lane.starts,
+            lane.t,
+            v,
+            lane.visible_from,
+            lane.visible_until,
+            lane.rows,
+            lane.plain,
+            int(has_trie),
+            level,
+            links,
+            extremes,
+            self.grid,
+            self.shift,
+            _matrix(self.windows, 5),
+            _matrix(self.folds, 5),
+            _matrix(self.finals, 2),
             np.array(self.params, np.float64).reshape(len(self.params), 2),
-            _matrix(self.picks, 3), _matrix(self.distincts, 4), codes,
-            *request, floats, floats.view(np.int64), int(np.diff(lane.starts).max(initial=0)),
-            out, out.view(np.int64), ok,
+            _matrix(self.picks, 3),
+            _matrix(self.distincts, 4),
+            codes,
+            *request,
+            floats,
+            floats.view(np.int64),
+            int(np.diff(lane.starts).max(initial=0)),
+            out,
+            out.view(np.int64),
+            ok,
         )
         work._spread(lambda a, b: k.sweep(a, b, *arguments), work.n)
         return self._wrap(out, ok)
@@ -509,7 +575,7 @@ class _Sweep:
             xf = x if x.dtype == np.float64 else zeros
             xi = x if x.dtype == np.int64 else zeros.view(np.int64)
             if y is None:
-                y = np.zeros(len(x)) if fold.words and xf is not x or over is None else x
+                y = np.zeros(len(x)) if (fold.words and xf is not x) or over is None else x
             word = self.states[(fold.fold, column, over)]
             inputs.append((FOLD_NAMES.index(fold.fold), xf, xi, np.asarray(y, np.float64), word))
 
@@ -517,11 +583,31 @@ class _Sweep:
             k.grow(v, lane.starts, a, b, level, *links, np.empty(80, np.int64))
             if general:
                 k.grow_visibility(
-                    lane.starts, lane.visible_from, lane.visible_until, a, b, links[0], links[1], links[5], *extremes
+                    lane.starts,
+                    lane.visible_from,
+                    lane.visible_until,
+                    a,
+                    b,
+                    links[0],
+                    links[1],
+                    links[5],
+                    *extremes,
                 )
             for code, xf, xi, y, word in inputs:
                 k.build_states(
-                    code, xf, xi, y, lane.starts, a, b, links[0], links[1], links[5], floats, floats.view(np.int64), word
+                    code,
+                    xf,
+                    xi,
+                    y,
+                    lane.starts,
+                    a,
+                    b,
+                    links[0],
+                    links[1],
+                    links[5],
+                    floats,
+                    floats.view(np.int64),
+                    word,
                 )
 
         half = int(np.searchsorted(lane.starts, len(lane.t) // 2))

@@ -1,4 +1,5 @@
-"""Every aggregate by the name authors write. To add one: a module beside this file, a line here, a naive twin in `kernels.oracle`."""
+"""Every aggregate by the name authors write. To add one: a module beside this file, a line here, a naive twin
+in `kernels.oracle`."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ def _extreme(module: str) -> dict[str, Fold]:
     exact = Fold(f"integer_{module}", f"integer_{module}", 1, "int64", "same")
     return {
         "float64": Fold(module, module, 1, "float64", "float64"),
-        "int64": exact, "bool": exact, "timestamp": exact,
+        "int64": exact,
+        "bool": exact,
+        "timestamp": exact,
     }
 
 
@@ -19,7 +22,9 @@ _ALL = (
     Aggregate("count", "count", {}, columns=(0, 1), output="int64"),
     Aggregate("sum", "fold", {**floating("total"), "int64": _INTEGER_TOTAL, "bool": _INTEGER_TOTAL}),
     Aggregate("mean", "fold", floating("mean", fold="total")),
-    Aggregate("rate", "fold", floating("rate", fold="total"), params=("prior", "weight"), optional_params=True),
+    Aggregate(
+        "rate", "fold", floating("rate", fold="total"), params=("prior", "weight"), optional_params=True
+    ),
     Aggregate("ratio", "fold", floating("ratio", words=2), columns=(2,)),
     Aggregate("min", "fold", _extreme("least")),
     Aggregate("max", "fold", _extreme("greatest")),

@@ -44,8 +44,8 @@ class Aggregate:
 
     Args:
         name: what authors write.
-        kind: "fold" merges states; "count" counts rows; "first" and "last" pick a row; "since" measures the time since the last row;
-            "distinct" counts different values.
+        kind: "fold" merges states; "count" counts rows; "first" and "last" pick a row; "since" measures the
+            time since the last row; "distinct" counts different values.
         folds: per column type, how it is folded; empty unless `kind` is "fold".
         columns: how many columns it takes: 0, 1 or 2.
         skip_nulls: whether rows whose column is null are left out.

@@ -1,6 +1,7 @@
 """The fold behind variance and deviation: count, mean and sum of squared deviations, merged pairwise.
 
-Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979). Never the sum of
+Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances"
+(1979). Never the sum of
 squares: for values near 1e9 it loses every digit. An infinite value makes the result NaN, as the definition does.
 """
 

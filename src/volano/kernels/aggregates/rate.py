@@ -1,7 +1,7 @@
 """`rate`: the mean of a bool (or numeric) column, optionally drawn towards a prior.
 
-With `params=(prior, weight)` it is (sum + prior · weight) / (n + weight): the posterior mean of a Beta(prior · weight,
-(1 − prior) · weight) belief. Empty it is the prior itself.
+With `params=(prior, weight)` it is (sum + prior · weight) / (n + weight): the posterior mean of a Beta(prior
+· weight, (1 − prior) · weight) belief. Empty it is the prior itself.
 """
 
 from __future__ import annotations

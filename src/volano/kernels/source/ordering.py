@@ -39,7 +39,8 @@ def count_keys(code: I64, starts: I64) -> int:
 
 
 def scatter_by_key(code: I64, by_time: I64, cursor: I64, out: I64) -> int:
-    """Distribute rows, taken in the order `by_time` (empty: as they are), to their key's range; `cursor` is a copy of `starts`."""
+    """Distribute rows, taken in the order `by_time` (empty: as they are), to their key's range; `cursor` is a
+    copy of `starts`."""
     n = code.shape[0]
     ordered = by_time.shape[0] == n
     for p in range(n):
@@ -69,7 +70,9 @@ def mark_plain(visible_from: I64, visible_until: I64, starts: I64, plain: U8) ->
     for k in range(starts.shape[0] - 1):
         good = 1
         for r in range(starts[k], starts[k + 1]):
-            if visible_until[r] != 9223372036854775807 or (r > starts[k] and visible_from[r] < visible_from[r - 1]):
+            if visible_until[r] != 9223372036854775807 or (
+                r > starts[k] and visible_from[r] < visible_from[r - 1]
+            ):
                 good = 0
                 break
         plain[k] = good
@@ -102,7 +105,8 @@ def slot_of(high: int, low: int, mask: int) -> int:
 
 
 def index_ids(high: I64, low: I64, table: I64, following: I64) -> int:
-    """Open addressing over the ids of rows; rows with equal ids are chained through `following`. `table` starts as -1."""
+    """Open addressing over the ids of rows; rows with equal ids are chained through `following`. `table`
+    starts as -1."""
     mask = table.shape[0] - 1
     for r in range(high.shape[0]):
         s = slot_of(high[r], low[r], mask)
@@ -114,10 +118,20 @@ def index_ids(high: I64, low: I64, table: I64, following: I64) -> int:
 
 
 def find_ids(
-    queries: I64, wanted_high: I64, wanted_low: I64, wanted: I64, high: I64, low: I64, table: I64, following: I64,
-    starts: I64, visible_from: I64, visible_until: I64,
+    queries: I64,
+    wanted_high: I64,
+    wanted_low: I64,
+    wanted: I64,
+    high: I64,
+    low: I64,
+    table: I64,
+    following: I64,
+    starts: I64,
+    visible_from: I64,
+    visible_until: I64,
 ) -> int:
-    """Put into row 3 of `queries` the row of the query's key that has its excluded id and is visible to it, else -1."""
+    """Put into row 3 of `queries` the row of the query's key that has its excluded id and is visible to it,
+    else -1."""
     mask = table.shape[0] - 1
     for n in range(queries.shape[1]):
         queries[3, n] = -1

@@ -1,8 +1,9 @@
 """Chunks of the online state: merging rows in, and reading windows out. A chunk is an array of 64-bit words.
 
-Header (4 words): MAGIC, definition hash, number of rows | words per row << 32, heap words. Then the rows, in (event_time, order, id)
-order: event_time, order words, id high, id low, applied_at, null masks, values. Then the heap: each string is its length in
-bytes and its bytes padded to whole words; a string value is its offset in the heap.
+Header (4 words): MAGIC, definition hash, number of rows | words per row << 32, heap words. Then the rows, in
+(event_time, order, id)
+order: event_time, order words, id high, id low, applied_at, null masks, values. Then the heap: each string is
+    its length in bytes and its bytes padded to whole words; a string value is its offset in the heap.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ ENTRY = {
 
 
 def before(a: I64, p: int, b: I64, s: int, n: int) -> int:
-    """-1, 0 or 1 as the row at word p of a sorts before, with or after the row at word s of b: time, order and id are n words."""
+    """-1, 0 or 1 as the row at word p of a sorts before, with or after the row at word s of b: time, order
+    and id are n words."""
     for w in range(n):
         x = a[p + w]
         y = b[s + w]
@@ -32,13 +34,24 @@ def before(a: I64, p: int, b: I64, s: int, n: int) -> int:
 
 
 def merge_chunks(
-    old: I64, old_at: I64, gone_at: I64, gone: I64, new_at: I64, new_heap: I64, new: I64, layout: I64, strings: I64,
-    prune_before: int, out: I64, out_at: I64,
+    old: I64,
+    old_at: I64,
+    gone_at: I64,
+    gone: I64,
+    new_at: I64,
+    new_heap: I64,
+    new: I64,
+    layout: I64,
+    strings: I64,
+    prune_before: int,
+    out: I64,
+    out_at: I64,
 ) -> int:
     """Merge sorted new rows into chunks, without the rows whose id is gone; writes whole chunks to `out`.
 
-    A new row with the time, order and id of an old one replaces it; among new rows the last wins. Rows that happened before `prune_before`
-    are dropped. `layout` is definition hash, words per row, order words, first value's word, magic. A chunk without rows is left empty.
+    A new row with the time, order and id of an old one replaces it; among new rows the last wins. Rows that
+    happened before `prune_before` are dropped. `layout` is definition hash, words per row, order words, first
+    value's word, magic. A chunk without rows is left empty.
 
     Returns:
         The number of words written, or -1 - c when the bytes of chunk c are not of this layout.
@@ -52,7 +65,12 @@ def merge_chunks(
         n_old = 0
         old_heap = 0
         if old_at[c + 1] > a:
-            if old_at[c + 1] - a < 4 or old[a] != magic or old[a + 1] != definition or old[a + 2] >> 32 != width:
+            if (
+                old_at[c + 1] - a < 4
+                or old[a] != magic
+                or old[a + 1] != definition
+                or old[a + 2] >> 32 != width
+            ):
                 return -1 - c
             n_old = old[a + 2] & 0xFFFFFFFF
             old_heap = a + 4 + n_old * width
@@ -62,7 +80,7 @@ def merge_chunks(
         p_end = p + n_old * width
         s = new_at[c]
         s_end = new_at[c + 1]
-        # How many words the rows take is known after the merge; the heap is written behind the widest possible block, then moved.
+        # How many rows remain is known after the merge: the heap is written behind the widest block, then moved.
         row_end = end + 4
         heap = row_end + (n_old + s_end - s) * width
         heap_end = heap
@@ -86,7 +104,9 @@ def merge_chunks(
                     for w in range(width):
                         out[row_end + w] = old[p + w]
                     for x in range(strings.shape[0]):
-                        heap_end = copy_string(old, old_heap, out, row_end + first_value + strings[x], heap, heap_end)
+                        heap_end = copy_string(
+                            old, old_heap, out, row_end + first_value + strings[x], heap, heap_end
+                        )
                     row_end += width
                 p += width
             else:
@@ -94,7 +114,9 @@ def merge_chunks(
                     for w in range(width):
                         out[row_end + w] = new[s, w]
                     for x in range(strings.shape[0]):
-                        heap_end = copy_string(new_heap, 0, out, row_end + first_value + strings[x], heap, heap_end)
+                        heap_end = copy_string(
+                            new_heap, 0, out, row_end + first_value + strings[x], heap, heap_end
+                        )
                     row_end += width
                 s += 1
         n_rows = (row_end - end - 4) // width
@@ -121,12 +143,12 @@ def copy_string(source: I64, source_heap: int, out: I64, cell: int, heap: int, h
     n = 1 + ((source[at] + 7) >> 3)
     for w in range(n):
         out[heap_end + w] = source[at + w]
-    return heap_end + n
+    return int(heap_end + n)
 
 
 def present(words: I64, row: int, first_mask: int, column: int) -> bool:
     """Whether a value of the row at word `row` is not null."""
-    return (words[row + first_mask + (column >> 6)] >> (column & 63)) & 1 == 0
+    return bool((words[row + first_mask + (column >> 6)] >> (column & 63)) & 1 == 0)
 
 
 def takes_part(words: I64, row: int, first_mask: int, first_value: int, lane: I64) -> bool:
@@ -135,7 +157,9 @@ def takes_part(words: I64, row: int, first_mask: int, first_value: int, lane: I6
         if lane[c] >= 0 and not present(words, row, first_mask, lane[c]):
             return False
     where = lane[0]
-    return where < 0 or (present(words, row, first_mask, where) and words[row + first_value + where] != 0)
+    return bool(
+        where < 0 or (present(words, row, first_mask, where) and words[row + first_value + where] != 0)
+    )
 
 
 def string_hash(words: I64, at: int) -> int:
@@ -144,18 +168,20 @@ def string_hash(words: I64, at: int) -> int:
     for w in range(1, 1 + ((words[at] + 7) >> 3)):
         h = (h ^ words[at + w]) * -4658895280553007687
         h = h ^ (h >> 31)
-    return h
+    return int(h)
 
 
 def same_string(a: I64, p: int, b: I64, s: int) -> bool:
     """Whether two strings are equal; their padding is zero."""
-    for w in range(1 + ((a[p] + 7) >> 3)):
+    for w in range(1 + ((a[p] + 7) >> 3)):  # noqa: SIM110  Numba has no all()
         if a[p + w] != b[s + w]:
             return False
     return True
 
 
-def distinct(buf: I64, i: int, j: int, lane_rows: I64, heaps: I64, rows: I64, cell: int, is_string: int, table: I64) -> int:
+def distinct(
+    buf: I64, i: int, j: int, lane_rows: I64, heaps: I64, rows: I64, cell: int, is_string: int, table: I64
+) -> int:
     """Number of different values of lane rows [i, j). The table is left with their rows, for `unseen`."""
     size = 16
     while size < 2 * (j - i) + 2:
@@ -172,7 +198,18 @@ def distinct(buf: I64, i: int, j: int, lane_rows: I64, heaps: I64, rows: I64, ce
 
 
 def unseen(
-    words: I64, buf: I64, heap: int, value: int, lane_rows: I64, heaps: I64, rows: I64, cell: int, is_string: int, table: I64, size: int, r: int
+    words: I64,
+    buf: I64,
+    heap: int,
+    value: int,
+    lane_rows: I64,
+    heaps: I64,
+    rows: I64,
+    cell: int,
+    is_string: int,
+    table: I64,
+    size: int,
+    r: int,
 ) -> bool:
     """Whether the value is new to the table; a row r >= 0 is entered."""
     h = string_hash(words, heap + value) if is_string else value * -4658895280553007687
@@ -192,28 +229,57 @@ def unseen(
 
 
 def read_chunks(
-    buf: I64, key_at: I64, q: I64, as_of: I64, exclude: I64, request: I64, request_heap: I64, layout: I64,
-    lanes: I64, windows: I64, states: I64, folds: I64, params: F64, finals: I64, picks: I64, distincts: I64,
-    out_f: F64, out_i: I64, ok: U8,
+    buf: I64,
+    key_at: I64,
+    q: I64,
+    as_of: I64,
+    exclude: I64,
+    request: I64,
+    request_heap: I64,
+    layout: I64,
+    lanes: I64,
+    windows: I64,
+    states: I64,
+    folds: I64,
+    params: F64,
+    finals: I64,
+    picks: I64,
+    distincts: I64,
+    out_f: F64,
+    out_i: I64,
+    ok: U8,
 ) -> int:
     """Every feature of one view for many keys, from their chunks laid end to end in time order.
 
-    Args (in `kernels.chunks` terms): `key_at` are word offsets per key; `exclude` is (has, high, low) per key; `request` one row per key
-    or none; `lanes`: filter, skipped, skipped, first and last+1 of windows and of states; `windows`: length (-1: all), offset, every, delay,
-    include_request, grid, shift; `states`: fold, word, x, y, x is integer; `folds`, `finals` as in `sweep`; `picks`: window, kind, output,
-    column, is string; `distincts`: window, column, is string, output.
+    Args (in `kernels.chunks` terms): `key_at` are word offsets per key; `exclude` is (has, high, low) per
+    key; `request` one row per key or none; `lanes`: filter, skipped, skipped, first and last+1 of windows and
+    of states; `windows`: length (-1: all), offset, every, delay, include_request, grid, shift; `states`:
+    fold, word, x, y, x is integer; `folds`, `finals` as in `sweep`; `picks`: window, kind, output, column, is
+    string; `distincts`: window, column, is string, output.
 
     Returns:
         0, or -1 - key when its bytes are of another definition or out of order.
     """
-    definition, width, n_order, first_value, magic, n_words = layout[0], layout[1], layout[2], layout[3], layout[4], layout[5]
+    definition, width, n_order, first_value, magic, n_words = (
+        layout[0],
+        layout[1],
+        layout[2],
+        layout[3],
+        layout[4],
+        layout[5],
+    )
     first_mask = n_order + 4
     n_most = 0
     for n in range(key_at.shape[0] - 1):
         p = key_at[n]
         n_rows = 0
         while p < key_at[n + 1]:
-            if key_at[n + 1] - p < 4 or buf[p] != magic or buf[p + 1] != definition or buf[p + 2] >> 32 != width:
+            if (
+                key_at[n + 1] - p < 4
+                or buf[p] != magic
+                or buf[p + 1] != definition
+                or buf[p + 2] >> 32 != width
+            ):
                 return -1 - n
             n_rows += buf[p + 2] & 0xFFFFFFFF
             p += 4 + (buf[p + 2] & 0xFFFFFFFF) * width + buf[p + 3]
@@ -249,7 +315,11 @@ def read_chunks(
                 return -1 - n
             while row < heap:
                 hidden = buf[row + n_order + 3] > as_of[n]
-                if exclude[n, 0] != 0 and buf[row + n_order + 1] == exclude[n, 1] and buf[row + n_order + 2] == exclude[n, 2]:
+                if (
+                    exclude[n, 0] != 0
+                    and buf[row + n_order + 1] == exclude[n, 1]
+                    and buf[row + n_order + 2] == exclude[n, 2]
+                ):
                     hidden = True
                 if not hidden:
                     rows[n_rows] = row
@@ -293,8 +363,21 @@ def read_chunks(
                     low = min(low, i)
                     high = max(high, j)
             for s in range(lanes[lane, 5], lanes[lane, 6]):
-                lift(states[s, 0], states[s, 1], low, high, buf, floats, rows, lane_rows, first_value + states[s, 2],
-                     first_value + states[s, 3], states[s, 4], sf, si)
+                lift(
+                    states[s, 0],
+                    states[s, 1],
+                    low,
+                    high,
+                    buf,
+                    floats,
+                    rows,
+                    lane_rows,
+                    first_value + states[s, 2],
+                    first_value + states[s, 3],
+                    states[s, 4],
+                    sf,
+                    si,
+                )
             for w in range(lanes[lane, 3], lanes[lane, 4]):
                 i = begin_of[w]
                 j = end_of[w]
@@ -310,8 +393,27 @@ def read_chunks(
                         append_request(m, last, spread(q[n], windows[w, 5], windows[w, 6]), pops, ids, levels)
                         m += 1
                 while pick_at < picks.shape[0] and picks[pick_at, 0] == w:
-                    pick_one(picks[pick_at], n, q[n], i, j, total, has_request, t, rows, heaps, lane_rows, buf, own, width,
-                             first_mask, first_value, out_f, out_i, ok)
+                    pick_one(
+                        picks[pick_at],
+                        n,
+                        q[n],
+                        i,
+                        j,
+                        total,
+                        has_request,
+                        t,
+                        rows,
+                        heaps,
+                        lane_rows,
+                        buf,
+                        own,
+                        width,
+                        first_mask,
+                        first_value,
+                        out_f,
+                        out_i,
+                        ok,
+                    )
                     pick_at += 1
                 while fold_at < folds.shape[0] and folds[fold_at, 0] == w:
                     rx = 0.0
@@ -321,9 +423,34 @@ def read_chunks(
                         state = states[folds[fold_at, 5]]
                         rxi = own[n * width + first_value + state[2]]
                         rx = float(rxi) if state[4] & 1 else own_floats[n * width + first_value + state[2]]
-                        ry = float(own[n * width + first_value + state[3]]) if state[4] & 2 else own_floats[n * width + first_value + state[3]]
-                    finish(folds[fold_at, 1], folds[fold_at, 2], ids, pops, m, sf, si, stack_f, stack_i, rx, rxi, ry,
-                           total, finals, folds[fold_at, 3], folds[fold_at, 4], params, out_f, out_i, ok, n)
+                        ry = (
+                            float(own[n * width + first_value + state[3]])
+                            if state[4] & 2
+                            else own_floats[n * width + first_value + state[3]]
+                        )
+                    finish(
+                        folds[fold_at, 1],
+                        folds[fold_at, 2],
+                        ids,
+                        pops,
+                        m,
+                        sf,
+                        si,
+                        stack_f,
+                        stack_i,
+                        rx,
+                        rxi,
+                        ry,
+                        total,
+                        finals,
+                        folds[fold_at, 3],
+                        folds[fold_at, 4],
+                        params,
+                        out_f,
+                        out_i,
+                        ok,
+                        n,
+                    )
                     fold_at += 1
                 while distinct_at < distincts.shape[0] and distincts[distinct_at, 0] == w:
                     cell = first_value + distincts[distinct_at, 1]
@@ -335,9 +462,24 @@ def read_chunks(
                             size <<= 1
                         value = own[n * width + cell]
                         if is_string:
-                            different += unseen(request_heap, buf, 0, value, lane_rows, heaps, rows, cell, is_string, table, size, -1)
+                            different += unseen(
+                                request_heap,
+                                buf,
+                                0,
+                                value,
+                                lane_rows,
+                                heaps,
+                                rows,
+                                cell,
+                                is_string,
+                                table,
+                                size,
+                                -1,
+                            )
                         else:
-                            different += unseen(buf, buf, 0, value, lane_rows, heaps, rows, cell, is_string, table, size, -1)
+                            different += unseen(
+                                buf, buf, 0, value, lane_rows, heaps, rows, cell, is_string, table, size, -1
+                            )
                     o = distincts[distinct_at, 3]
                     out_i[o, n] = different
                     ok[o, n] = 1
@@ -367,10 +509,28 @@ def leaves(i: int, j: int, t: I64, grid: int, shift: int, ids: I64, pops: U8, le
 
 
 def pick_one(
-    pick: I64, n: int, q: int, i: int, j: int, total: int, has_request: bool, t: I64, rows: I64, heaps: I64, lane_rows: I64, buf: I64,
-    own: I64, width: int, first_mask: int, first_value: int, out_f: F64, out_i: I64, ok: U8,
+    pick: I64,
+    n: int,
+    q: int,
+    i: int,
+    j: int,
+    total: int,
+    has_request: bool,
+    t: I64,
+    rows: I64,
+    heaps: I64,
+    lane_rows: I64,
+    buf: I64,
+    own: I64,
+    width: int,
+    first_mask: int,
+    first_value: int,
+    out_f: F64,
+    out_i: I64,
+    ok: U8,
 ) -> None:
-    """Count, first, last or time since last. A string comes out as the word where it stands, the request's own as -2."""
+    """Count, first, last or time since last. A string comes out as the word where it stands, the request's
+    own as -2."""
     kind = pick[1]
     o = pick[2]
     column = pick[3]
@@ -389,4 +549,5 @@ def pick_one(
         else:
             r = lane_rows[i if kind == 1 else j - 1]
             ok[o, n] = present(buf, rows[r], first_mask, column)
-            out_i[o, n] = buf[rows[r] + first_value + column] + (heaps[r] if pick[4] else 0)
+            if ok[o, n]:
+                out_i[o, n] = buf[rows[r] + first_value + column] + (heaps[r] if pick[4] else 0)

@@ -1,6 +1,8 @@
-"""Windows of many queries over many keys' rows, offline. Queries come sorted by (key, q); results go to their own places.
+"""Windows of many queries over many keys' rows, offline. Queries come sorted by (key, q); results go to their
+own places.
 
-A *lane* is the rows that some aggregates see: where the filter holds and the column is not null. Everything here is about one lane.
+A *lane* is the rows that some aggregates see: where the filter holds and the column is not null. Everything
+here is about one lane.
 """
 
 from __future__ import annotations
@@ -63,10 +65,22 @@ def window_end(q: int, offset: int, every: int, delay: int) -> int:
 
 
 def latest(
-    n0: int, n1: int, queries: I64, starts: I64, t: I64, visible_from: I64, visible_until: I64, rows: I64,
-    window: int, offset: int, every: int, delay: int, out: I64,
+    n0: int,
+    n1: int,
+    queries: I64,
+    starts: I64,
+    t: I64,
+    visible_from: I64,
+    visible_until: I64,
+    rows: I64,
+    window: int,
+    offset: int,
+    every: int,
+    delay: int,
+    out: I64,
 ) -> int:
-    """The last visible row of one window for each query, by the caller's numbering; -1 when there is none. Needs no trie."""
+    """The last visible row of one window for each query, by the caller's numbering; -1 when there is none.
+    Needs no trie."""
     previous = -1
     p = 0
     for n in range(n0, n1):
@@ -105,20 +119,49 @@ def count_row(code: int, sign: int, counts: I32) -> int:
 
 
 def sweep(
-    n0: int, n1: int, queries: I64,
-    starts: I64, t: I64, v: I64, visible_from: I64, visible_until: I64, rows: I64, plain: U8,
-    has_trie: int, level: U8, links: I32, extremes: I64, grid: int, shift: int,
-    windows: I64, folds: I64, finals: I64, params: F64, picks: I64, distincts: I64, codes: I32,
-    request_has: U8, request_x: F64, request_xi: I64, request_y: F64, request_codes: I64,
-    sf: F64, si: I64, longest: int, out_f: F64, out_i: I64, ok: U8,
+    n0: int,
+    n1: int,
+    queries: I64,
+    starts: I64,
+    t: I64,
+    v: I64,
+    visible_from: I64,
+    visible_until: I64,
+    rows: I64,
+    plain: U8,
+    has_trie: int,
+    level: U8,
+    links: I32,
+    extremes: I64,
+    grid: int,
+    shift: int,
+    windows: I64,
+    folds: I64,
+    finals: I64,
+    params: F64,
+    picks: I64,
+    distincts: I64,
+    codes: I32,
+    request_has: U8,
+    request_x: F64,
+    request_xi: I64,
+    request_y: F64,
+    request_codes: I64,
+    sf: F64,
+    si: I64,
+    longest: int,
+    out_f: F64,
+    out_i: I64,
+    ok: U8,
 ) -> int:
     """Every feature of one lane for the sorted queries [n0, n1).
 
-    Args (in `kernels.windows` terms): `queries` rows are key, q, as_of, excluded lane row or -1, place of the result; `links` rows are
-    left, right, lo, hi, top, order; `extremes` rows are min/max visible_from, min/max visible_until per node; `windows` columns are
-    length (-1: whole past), offset, every, delay, include_request; `folds`: window, fold, word, first final, end of finals;
-    `finals`: code, output; `picks`: window, 0 count | 1 first | 2 last | 3 since, output; `distincts`: window, row of `codes`,
-    number of codes, output.
+    Args (in `kernels.windows` terms): `queries` rows are key, q, as_of, excluded lane row or -1, place of the
+    result; `links` rows are left, right, lo, hi, top, order; `extremes` rows are min/max visible_from,
+    min/max visible_until per node; `windows` columns are length (-1: whole past), offset, every, delay,
+    include_request; `folds`: window, fold, word, first final, end of finals; `finals`: code, output; `picks`:
+    window, 0 count | 1 first | 2 last | 3 since, output; `distincts`: window, row of `codes`, number of
+    codes, output.
     """
     n_windows = windows.shape[0]
     left, right, lo, hi, top = links[0], links[1], links[2], links[3], links[4]
@@ -185,9 +228,30 @@ def sweep(
                     m = cut(i, j, v, level, left, right, lo, hi, top, ids, pops, spare)
             elif i < j:
                 m = climb(
-                    i, j, v, level, left, right, lo, hi, top, seen, without,
-                    extremes[0], extremes[1], extremes[2], extremes[3], visible_from, visible_until,
-                    ids, pops, begins, ends, roots, spare, levels,
+                    i,
+                    j,
+                    v,
+                    level,
+                    left,
+                    right,
+                    lo,
+                    hi,
+                    top,
+                    seen,
+                    without,
+                    extremes[0],
+                    extremes[1],
+                    extremes[2],
+                    extremes[3],
+                    visible_from,
+                    visible_until,
+                    ids,
+                    pops,
+                    begins,
+                    ends,
+                    roots,
+                    spare,
+                    levels,
                 )
                 total = 0
                 for p in range(m):
@@ -225,8 +289,27 @@ def sweep(
                     rxi = request_xi[fold_at, at]
                     ry = request_y[fold_at, at]
                 finish(
-                    folds[fold_at, 1], folds[fold_at, 2], ids, pops, m, sf, si, stack_f, stack_i, rx, rxi, ry,
-                    n_rows, finals, folds[fold_at, 3], folds[fold_at, 4], params, out_f, out_i, ok, at,
+                    folds[fold_at, 1],
+                    folds[fold_at, 2],
+                    ids,
+                    pops,
+                    m,
+                    sf,
+                    si,
+                    stack_f,
+                    stack_i,
+                    rx,
+                    rxi,
+                    ry,
+                    n_rows,
+                    finals,
+                    folds[fold_at, 3],
+                    folds[fold_at, 4],
+                    params,
+                    out_f,
+                    out_i,
+                    ok,
+                    at,
                 )
                 fold_at += 1
             while distinct_at < n_distincts and distincts[distinct_at, 0] == w:
@@ -236,7 +319,9 @@ def sweep(
                 slide(row, c, h, i, j)
                 different = h[2]
                 if not simple or has_request:
-                    different = without_hidden(row, c, different, i, j, m - (1 if has_request else 0), begins, ends)
+                    different = without_hidden(
+                        row, c, different, i, j, m - (1 if has_request else 0), begins, ends
+                    )
                     if has_request:
                         code = request_codes[distinct_at, at]
                         if code < 0 or not occurs(row, code, total, m - 1, begins, ends, c, i, j):
@@ -267,7 +352,9 @@ def slide(row: I32, counts: I32, held: I64, i: int, j: int) -> None:
     held[1] = b
 
 
-def without_hidden(row: I32, counts: I32, different: int, i: int, j: int, m: int, begins: I64, ends: I64) -> int:
+def without_hidden(
+    row: I32, counts: I32, different: int, i: int, j: int, m: int, begins: I64, ends: I64
+) -> int:
     """The number of different values among the pieces, from the counts of all rows [i, j)."""
     at = i
     for p in range(m + 1):
@@ -284,7 +371,9 @@ def without_hidden(row: I32, counts: I32, different: int, i: int, j: int, m: int
     return different
 
 
-def occurs(row: I32, code: int, total: int, m: int, begins: I64, ends: I64, counts: I32, i: int, j: int) -> bool:
+def occurs(
+    row: I32, code: int, total: int, m: int, begins: I64, ends: I64, counts: I32, i: int, j: int
+) -> bool:
     """Whether a visible row has this code."""
     if counts[code] == 0:
         return False

@@ -1,8 +1,11 @@
-"""The canonical association: the binary trie of the rows' times. Holds its building and the cutting of a window into pieces.
+"""The canonical association: the binary trie of the rows' times. Holds its building and the cutting of a
+window into pieces.
 
-Rows r and r+1 of a key meet in *gap* r, at level bit_length(v[r] ^ v[r+1]). Leaf r has number 2r, the node of gap g has
-number 2g+1, so numbers follow time. A window is a run of rows; it is cut into *pieces*, whole nodes of the trie, and a small program
-says in which order pieces merge: `pops[p]` merges happen before piece p is pushed, the rest at the end. Dropping a row from the
+Rows r and r+1 of a key meet in *gap* r, at level bit_length(v[r] ^ v[r+1]). Leaf r has number 2r, the node of
+gap g has number 2g+1, so numbers follow time. A window is a run of rows; it is cut into *pieces*, whole nodes
+of the trie, and a small program
+says in which order pieces merge: `pops[p]` merges happen before piece p is pushed, the rest at the end.
+    Dropping a row from the
 trie changes no other merge: that is why hidden rows, filters and nulls cost nothing but a descent.
 """
 
@@ -18,8 +21,18 @@ ENTRY = {
 
 
 def grow(
-    v: I64, starts: I64, k0: int, k1: int,
-    level: U8, left: I32, right: I32, lo: I32, hi: I32, top: I32, order: I32, stack: I64,
+    v: I64,
+    starts: I64,
+    k0: int,
+    k1: int,
+    level: U8,
+    left: I32,
+    right: I32,
+    lo: I32,
+    hi: I32,
+    top: I32,
+    order: I32,
+    stack: I64,
 ) -> int:
     """Build the tries of keys [k0, k1) in one pass each; `order` lists gaps with children before parents."""
     for k in range(k0, k1):
@@ -58,8 +71,18 @@ def grow(
 
 
 def grow_visibility(
-    starts: I64, visible_from: I64, visible_until: I64, k0: int, k1: int, left: I32, right: I32, order: I32,
-    min_from: I64, max_from: I64, min_until: I64, max_until: I64,
+    starts: I64,
+    visible_from: I64,
+    visible_until: I64,
+    k0: int,
+    k1: int,
+    left: I32,
+    right: I32,
+    order: I32,
+    min_from: I64,
+    max_from: I64,
+    min_until: I64,
+    max_until: I64,
 ) -> int:
     """For every node the extremes of visibility, so that wholly visible and wholly hidden nodes need no descent."""
     for k in range(k0, k1):
@@ -81,7 +104,18 @@ def grow_visibility(
 
 
 def cut(
-    i: int, j: int, v: I64, level: U8, left: I32, right: I32, lo: I32, hi: I32, top: I32, ids: I64, pops: U8, spare: I64
+    i: int,
+    j: int,
+    v: I64,
+    level: U8,
+    left: I32,
+    right: I32,
+    lo: I32,
+    hi: I32,
+    top: I32,
+    ids: I64,
+    pops: U8,
+    spare: I64,
 ) -> int:
     """Cut rows [i, j), all taken, into pieces and their program; returns the number of pieces.
 
@@ -119,11 +153,33 @@ def cut(
 
 
 def climb(
-    i: int, j: int, v: I64, level: U8, left: I32, right: I32, lo: I32, hi: I32, top: I32, as_of: int, exclude: int,
-    min_from: I64, max_from: I64, min_until: I64, max_until: I64, visible_from: I64, visible_until: I64,
-    ids: I64, pops: U8, begins: I64, ends: I64, roots: I64, spare: I64, levels: I64,
+    i: int,
+    j: int,
+    v: I64,
+    level: U8,
+    left: I32,
+    right: I32,
+    lo: I32,
+    hi: I32,
+    top: I32,
+    as_of: int,
+    exclude: int,
+    min_from: I64,
+    max_from: I64,
+    min_until: I64,
+    max_until: I64,
+    visible_from: I64,
+    visible_until: I64,
+    ids: I64,
+    pops: U8,
+    begins: I64,
+    ends: I64,
+    roots: I64,
+    spare: I64,
+    levels: I64,
 ) -> int:
-    """Cut the visible rows of [i, j) into pieces; descends only where some rows are hidden. Returns the number of pieces."""
+    """Cut the visible rows of [i, j) into pieces; descends only where some rows are hidden. Returns the
+    number of pieces."""
     n_roots = cut(i, j, v, level, left, right, lo, hi, top, roots, pops, spare)
     n = 0
     depth = 0
@@ -158,7 +214,17 @@ def climb(
 
 
 def append(
-    n: int, depth: int, node: int, begin: int, end: int, v: I64, ids: I64, pops: U8, begins: I64, ends: I64, levels: I64
+    n: int,
+    depth: int,
+    node: int,
+    begin: int,
+    end: int,
+    v: I64,
+    ids: I64,
+    pops: U8,
+    begins: I64,
+    ends: I64,
+    levels: I64,
 ) -> int:
     """Append one piece to the program; returns the new depth of the stack of open gaps."""
     ids[n] = node
