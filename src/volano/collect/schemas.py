@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from volano.errors import VolanoError
 from volano.plan.definitions import CompiledSource
 from volano.records.journal import Operation
 from volano.values.event_ids import event_id
@@ -44,8 +45,10 @@ _AT: Final = re.compile(r" - at `\$\.?([^`]*)`")
 _NAMED: Final = re.compile(r"field `([^`]*)`")
 
 
-class Misfit(Exception):
+class Misfit(VolanoError):
     """An event does not fit its schema. Never leaves `collect`; the door journals it as a problem."""
+
+    code = "misfit"
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem

@@ -1,0 +1,339 @@
+"""The applier: the single writer of online state. Decides what becomes of each record, stamps it, makes it visible.
+
+Order of a batch: fates → stamps → apply log, fsynced → one online transaction (chunks, index, cursor, sequence). A
+crash after the apply log is mended by `recover`, which applies the logged fates with the logged stamps: nothing is
+stamped twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from volano.collect.applied import applied_entries
+from volano.collect.index import (
+    CURSOR_KEY,
+    Known,
+    decision_key,
+    decode_known,
+    encode_known,
+    event_key,
+    event_prefix,
+    shadow_key,
+)
+from volano.collect.schemas import Misfit, Problem, SourceSchema
+from volano.collect.stamps import Stamps
+from volano.collect.state import Arrival, GroupState, StateChange, ViewFailure, group_states
+from volano.errors import StateMismatchError
+from volano.plan.definitions import CompiledProject, CompiledSource
+from volano.plan.state import StateGroup
+from volano.protocols.apply_log import ApplyLogWriter
+from volano.protocols.clock import Clock
+from volano.protocols.functions import Functions
+from volano.protocols.journal import JournalEntry, JournalReader
+from volano.protocols.online_store import OnlineWriter
+from volano.protocols.sql_engine import SqlEngine
+from volano.records.journal import (
+    DecisionMade,
+    EventReceived,
+    JournalRecord,
+    Operation,
+    ShadowScored,
+    decode_record,
+)
+from volano.records.receipt import Applied, ApplyBatch, ReceiptStatus
+from volano.values.event_ids import row_id
+from volano.values.instants import Instant
+from volano.values.schema import Scalar
+
+Cells: TypeAlias = tuple[Scalar, ...]
+_STORED: Final = ReceiptStatus.STORED.value
+_DUPLICATE: Final = ReceiptStatus.DUPLICATE.value
+_CONFLICT: Final = ReceiptStatus.CONFLICT.value
+_QUARANTINED: Final = ReceiptStatus.QUARANTINED.value
+_OTHER_PAYLOAD: Final[Problem] = (
+    "conflict", "", "the same id and revision came before with another payload; the first stays"
+)  # fmt: skip
+_RECOVERED_AT_ONCE: Final = 64
+
+
+class _Source(NamedTuple):
+    """A source, prepared."""
+
+    definition: CompiledSource
+    schema: SourceSchema
+    prefix: bytes
+    groups: tuple[GroupState, ...]
+
+
+class Applier:
+    """Applies the journal to online state.
+
+    Args:
+        groups: every state group that receives events, also those of older bundles that still serve.
+        journal, apply_log, online: where records come from, where stamps are kept, where they become visible.
+        functions, sql_engine: run the projections of views.
+        clock: the physical part of stamps.
+    """
+
+    def __init__(
+        self,
+        project: CompiledProject,
+        groups: Sequence[StateGroup],
+        journal: JournalReader,
+        apply_log: ApplyLogWriter,
+        online: OnlineWriter,
+        functions: Functions,
+        sql_engine: SqlEngine,
+        clock: Clock,
+    ) -> None:
+        self._namespace = project.namespace
+        self._journal = journal
+        self._apply_log = apply_log
+        self._online = online
+        self._clock = clock
+        states = group_states(project, groups, functions, sql_engine)
+        self._groups = tuple(state for of_source in states.values() for state in of_source)
+        self._sources = {
+            source.name: _Source(
+                source,
+                SourceSchema(source),
+                event_prefix(project.namespace, source.name),
+                tuple(states.get(source.name, ())),
+            )
+            for source in project.sources.values()
+        }
+        self._cursor: dict[str, int] = {}
+        self._sequence = 0
+        self._stamps: Stamps | None = None
+        self.failures: list[ViewFailure] = []
+        """Rows that a view's projection could not take, newest last; the caller reports and clears them."""
+
+    @property
+    def last_stamp(self) -> Instant:
+        """The newest stamp given so far. Only after `recover`."""
+        return self._ready().last
+
+    def recover(self) -> int:
+        """Bring online state to the end of the apply log; returns the number of records applied again.
+
+        Call once before the first `step`. An empty online store is rebuilt from the whole journal that way; one
+        whose journal has been pruned is rebuilt from the lake (`organize.backfill.rebuild`).
+
+        Raises:
+            StateMismatchError: online state is ahead of the apply log: one of them belongs to another project.
+        """
+        with self._online.snapshot() as snapshot:
+            sequence, stamp = snapshot.sequence, snapshot.stamp
+            (stored,) = snapshot.get_many([CURSOR_KEY])
+        last = self._apply_log.last()
+        if sequence > (last.sequence if last else 0):
+            raise StateMismatchError(
+                f"Online state is at sequence {sequence}; the apply log ends before it.",
+                where="online store and apply log",
+                mend="restore the apply log, or delete the online store's folder and let it be rebuilt",
+            )
+        self._cursor = {} if stored is None else msgspec.msgpack.decode(stored, type=dict[str, int])
+        self._sequence = sequence
+        n_records = 0
+        while batches := self._apply_log.read(self._sequence, limit=_RECOVERED_AT_ONCE):
+            for batch in batches:
+                n_records += self._apply_again(batch)
+        self._stamps = Stamps(self._clock, max(stamp, last.last_stamp if last else stamp))
+        return n_records
+
+    def step(self, limit: int = 10_000) -> int:
+        """Apply at most `limit` new journal records as one batch; returns how many there were.
+
+        Raises:
+            StoreFullError: nothing of the batch is visible; the next `recover` or `step` brings it.
+        """
+        stamps = self._ready()
+        entries = self._journal.read(self._cursor, limit=limit)
+        if not entries:
+            return 0
+        last = self._apply_log.last()
+        if last is not None and last.sequence > self._sequence:
+            # The last step logged its batch and failed to write it.
+            for batch in self._apply_log.read(self._sequence, limit=_RECOVERED_AT_ONCE):
+                self._apply_again(batch)
+            return self.step(limit)
+        records = [decode_record(entry.record) for entry in entries]
+        work = _Batch(self, records)
+        applied = tuple(
+            work.decide(record, stamp)
+            for record, stamp in zip(records, stamps.take(len(records)), strict=True)
+        )
+        batch = ApplyBatch(self._sequence + 1, _ranges(entries), applied, stamps.last)
+        self._apply_log.append(batch)
+        self._write(batch, work)
+        return len(records)
+
+    def prune(self, now: Instant, *, chunks_at_once: int = 10_000) -> int:
+        """Delete chunks that no window can reach any more; returns how many.
+
+        Args:
+            now: no later read will ask for a window that ends before it.
+        """
+        n_deleted = 0
+        for group in self._groups:
+            doomed: list[bytes] = []
+            with self._online.snapshot() as snapshot:
+                stamp = snapshot.stamp
+                for key in group.expired(snapshot, now):
+                    doomed.append(key)
+            for start in range(0, len(doomed), chunks_at_once):
+                self._online.write({}, doomed[start : start + chunks_at_once], stamp=stamp, sequence=0)
+            n_deleted += len(doomed)
+        return n_deleted
+
+    def _ready(self) -> Stamps:
+        if self._stamps is None:
+            self.recover()
+        assert self._stamps is not None
+        return self._stamps
+
+    def _apply_again(self, batch: ApplyBatch) -> int:
+        found = list(applied_entries(self._journal, [batch]))
+        records = [decode_record(one.entry.record) for one in found]
+        work = _Batch(self, records)
+        for record, one in zip(records, found, strict=True):
+            work.repeat(record, one.applied)
+        self._write(batch, work)
+        return len(found)
+
+    def _write(self, batch: ApplyBatch, work: _Batch) -> None:
+        cursor = self._cursor | {segment: end for segment, _, end in batch.ranges}
+        puts, deletes = work.effects()
+        puts[CURSOR_KEY] = msgspec.msgpack.encode(cursor)
+        self._online.write(puts, deletes, stamp=batch.last_stamp, sequence=batch.sequence)
+        self._cursor = cursor
+        self._sequence = batch.sequence
+
+
+class _Batch:
+    """One batch on its way: the index entries it touches, and what changes in the chunks."""
+
+    def __init__(self, applier: Applier, records: Sequence[JournalRecord]) -> None:
+        self._applier = applier
+        self._namespace = applier._namespace
+        self._sources = applier._sources
+        keys = [self._index_key(record) for record in records]
+        wanted = list(dict.fromkeys(key for key in keys if key is not None))
+        with applier._online.snapshot() as snapshot:
+            found = snapshot.get_many(wanted)
+        self._keys = iter(keys)
+        self._known: dict[bytes, Known | None] = {
+            key: None if data is None else decode_known(data) for key, data in zip(wanted, found, strict=True)
+        }
+        self._touched: set[bytes] = set()
+        self._change = StateChange()
+
+    def _index_key(self, record: JournalRecord) -> bytes | None:
+        match record:
+            case EventReceived():
+                source = self._sources.get(record.source)
+                if source is None or record.problem is not None:
+                    return None
+                return event_key(source.prefix, record.event_id)
+            case DecisionMade():
+                return decision_key(self._namespace, record.decision_id, record.attempt)
+            case ShadowScored():
+                return shadow_key(self._namespace, record.decision_id, record.attempt, record.model_version)
+
+    def decide(self, record: JournalRecord, stamp: Instant) -> Applied:
+        """The fate of the next record; what it changes is noted."""
+        key = next(self._keys)
+        if isinstance(record, EventReceived):
+            return self._decide_event(record, key, stamp)
+        assert key is not None
+        if self._known[key] is not None:
+            return Applied(_DUPLICATE, stamp)
+        self._remember(key, Known())
+        return Applied(_STORED, stamp)
+
+    def repeat(self, record: JournalRecord, applied: Applied) -> None:
+        """Note what the next record changes, its fate being known."""
+        key = next(self._keys)
+        if applied.status != _STORED:
+            return
+        assert key is not None
+        if isinstance(record, EventReceived):
+            source = self._sources[record.source]
+            self._store(record, source, source.schema.values(record.payload), key, applied.applied_at)
+        else:
+            self._remember(key, Known())
+
+    def effects(self) -> tuple[dict[bytes, bytes], list[bytes]]:
+        """Puts and deletes of the whole batch."""
+        failures: list[ViewFailure] = []
+        with self._applier._online.snapshot() as snapshot:
+            puts, deletes = self._change.effects(self._applier._groups, snapshot, failures)
+        self._applier.failures.extend(failures)
+        for key in self._touched:
+            known = self._known[key]
+            assert known is not None
+            puts[key] = encode_known(known)
+        return puts, deletes
+
+    def _decide_event(self, record: EventReceived, key: bytes | None, stamp: Instant) -> Applied:
+        if record.problem is not None:
+            return Applied(_QUARANTINED, stamp, record.problem)
+        source = self._sources.get(record.source)
+        if source is None or key is None:
+            message = f"the project has no source {record.source!r} any more"
+            return Applied(_QUARANTINED, stamp, ("unknown_source", "", message))
+        known = self._known[key]
+        if known is not None and record.revision in known.hashes:
+            if known.hashes[record.revision] == record.payload_hash:
+                return Applied(_DUPLICATE, stamp)
+            return Applied(_CONFLICT, stamp, _OTHER_PAYLOAD)
+        try:
+            cells = source.schema.values(record.payload)
+        except Misfit as misfit:
+            return Applied(_QUARANTINED, stamp, ("schema_changed", *misfit.problem[1:]))
+        self._store(record, source, cells, key, stamp)
+        return Applied(_STORED, stamp)
+
+    def _remember(self, key: bytes, known: Known) -> None:
+        self._known[key] = known
+        self._touched.add(key)
+
+    def _store(
+        self, record: EventReceived, source: _Source, cells: Cells, key: bytes, stamp: Instant
+    ) -> None:
+        known = self._known[key]
+        if known is None:
+            known = Known({record.revision: record.payload_hash})
+        else:
+            known.hashes[record.revision] = record.payload_hash
+        self._remember(key, known)
+        event_time = cells[source.schema.time_at]
+        late_us = source.definition.accept_late_us
+        if late_us is not None and event_time is not None and stamp - event_time > late_us:  # type: ignore[operator]
+            return
+        if record.revision <= known.standing:
+            return
+        row = row_id(record.event_id)
+        self._change.remove(source.groups, known, row)
+        known.standing = record.revision
+        known.places = []
+        known.event_time = None
+        if record.operation is Operation.RETRACT or event_time is None:
+            return
+        known.event_time = event_time  # type: ignore[assignment]
+        arrival = Arrival(record.event_id, row, event_time, stamp, cells, known)  # type: ignore[arg-type]
+        self._change.insert(source.groups, arrival)
+
+
+def _ranges(entries: Iterable[JournalEntry]) -> tuple[tuple[str, int, int], ...]:
+    """Neighbouring entries as ranges, in order."""
+    ranges: list[tuple[str, int, int]] = []
+    for segment, start, end, _ in entries:
+        if ranges and ranges[-1][0] == segment and ranges[-1][2] == start:
+            ranges[-1] = (segment, ranges[-1][1], end)
+        else:
+            ranges.append((segment, start, end))
+    return tuple(ranges)

@@ -1,0 +1,435 @@
+"""Facts of a source: its table before the hand-over, its stream after it, united by id, with their visibility.
+
+A row is visible on `[applied_at, superseded_at)` in replay and on `[known_at, superseded_known_at)` in training on
+history. Both ends follow from which revisions of an id were applied when; nothing is stored twice. Never reads the
+clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from volano.errors import NotReadyError, RequestError, StateMismatchError
+from volano.kernels.columns import combined
+from volano.plan.definitions import CompiledProject, CompiledSource
+from volano.protocols.lake import LakeReader
+from volano.protocols.sql_engine import SqlEngine
+from volano.records.handover import HandOver
+from volano.records.journal import Operation
+from volano.values.event_ids import event_id
+from volano.values.instants import NEVER, Instant
+from volano.values.schema import DType
+
+INSTANT: Final = pa.timestamp("us", tz="UTC")
+ARROW_TYPES: Final[dict[DType, pa.DataType]] = {
+    DType.BOOL: pa.bool_(),
+    DType.INT64: pa.int64(),
+    DType.FLOAT64: pa.float64(),
+    DType.STRING: pa.string(),
+    DType.TIMESTAMP: INSTANT,
+    DType.LIST_FLOAT64: pa.list_(pa.float64()),
+    DType.LIST_INT64: pa.list_(pa.int64()),
+    DType.LIST_STRING: pa.list_(pa.string()),
+}
+FACT_COLUMNS: Final = pa.schema(
+    [
+        ("event_id", pa.string()),
+        ("revision", pa.int64()),
+        ("operation", pa.string()),
+        ("event_time", INSTANT),
+        ("received_at", INSTANT),
+        ("applied_at", INSTANT),
+        ("known_at", INSTANT),
+    ]
+)
+TABLE_REVISION: Final = -1
+"""The revision of a row that came from the table: every pushed row of its id replaces it."""
+_SAMPLE: Final = 3
+
+Micros = NDArray[np.int64]
+
+
+class Facts:
+    """Reads facts. Keeps the table snapshots that it has read in memory.
+
+    Args:
+        lake: holds `fact_<source>`.
+        sql: reads the sources' tables.
+        handovers: of every source that has a table, by source name.
+    """
+
+    def __init__(
+        self, project: CompiledProject, lake: LakeReader, sql: SqlEngine, handovers: Mapping[str, HandOver]
+    ) -> None:
+        self._project = project
+        self._lake = lake
+        self._sql = sql
+        self._handovers = handovers
+        self._tables: dict[str, pa.Table] = {}
+
+    def rows(
+        self,
+        source: str,
+        *,
+        since: Instant | None = None,
+        until: Instant | None = None,
+        stamp: Instant | None = None,
+        columns: Sequence[str] | None = None,
+        for_features: bool = False,
+        version: int | None = None,
+    ) -> pa.Table:
+        """The facts of a source, every revision.
+
+        Args:
+            since, until: only rows with event_time in `[since, until)`; rows without an event time (some retractions)
+                come only when both are open. They supersede all the same.
+            stamp: only what was applied by then, supersession included; None: everything.
+            columns: which of the event's columns; all when None.
+            for_features: leave out rows that were pushed later than `accept_late`: they change no feature, and
+                supersede no row that does.
+            version: of the fact table; the newest when None.
+
+        Returns:
+            event_id, revision (-1: from the table), operation, event_time, received_at, applied_at, known_at,
+            superseded_at, superseded_known_at (both null while the row stands), then the event's columns. The order
+            of the rows is not defined.
+
+        Raises:
+            UnknownNameError: there is no such source.
+            NotReadyError: the source has a table and its hand-over is not pinned yet.
+            StateMismatchError: the table has changed since it was pinned.
+            RequestError: the table does not fit the declared schema.
+        """
+        definition = self._project.source(source)
+        wanted = [field for field in definition.schema.fields if columns is None or field.name in columns]
+        names = [field.name for field in wanted if field.name not in FACT_COLUMNS.names]
+        streamed = self._streamed(definition, names, since, until, stamp, for_features, version)
+        tabled = self._tabled(definition, names, since, until, stamp)
+        rows = pa.concat_tables([streamed, tabled]) if tabled is not None else streamed
+        replacing = self._replacing(
+            definition, rows, tabled is not None and tabled.num_rows > 0, stamp, for_features, version
+        )
+        return _with_supersession(rows, replacing)
+
+    def snapshots(self) -> dict[str, str]:
+        """The pinned content token of every table, by source."""
+        return {name: handover.snapshot for name, handover in self._handovers.items()}
+
+    def _streamed(
+        self,
+        source: CompiledSource,
+        names: Sequence[str],
+        since: Instant | None,
+        until: Instant | None,
+        stamp: Instant | None,
+        for_features: bool,
+        version: int | None,
+    ) -> pa.Table:
+        rows = self._read(source, [*FACT_COLUMNS.names, *names], "event_time", since, until, version)
+        return _counting(rows, source, stamp, for_features)
+
+    def _read(
+        self,
+        source: CompiledSource,
+        names: Sequence[str],
+        by: str,
+        low: int | None,
+        high: int | None,
+        version: int | None,
+    ) -> pa.Table:
+        """Columns of the fact table, cast to what they are declared; empty before the first commit."""
+        table = f"fact_{source.name}"
+        schema = pa.schema([_field(source, name) for name in names])
+        if not source.stream or self._lake.version(table) is None:
+            return schema.empty_table()
+        where = None if low is None and high is None else {by: (low, high)}
+        rows = self._lake.read(table, columns=list(names), where=where, version=version)
+        return rows.select(list(names)).cast(schema)
+
+    def _tabled(
+        self,
+        source: CompiledSource,
+        names: Sequence[str],
+        since: Instant | None,
+        until: Instant | None,
+        stamp: Instant | None,
+    ) -> pa.Table | None:
+        if source.table is None:
+            return None
+        handover = self._handovers.get(source.name)
+        if handover is None and source.stream:
+            raise NotReadyError(
+                f"The hand-over of source {source.name!r} from its table to its stream is not pinned yet.",
+                where=f"source {source.name}",
+                mend="run `volano apply`",
+            )
+        if handover is not None and stamp is not None and handover.stamp > stamp:
+            return None
+        rows = self._table(source, handover).select([*FACT_COLUMNS.names, *names])
+        if since is None and until is None:
+            return rows
+        times = _micros(rows["event_time"])
+        inside = np.ones(len(times), bool)
+        if since is not None:
+            inside &= times >= since
+        if until is not None:
+            inside &= times < until
+        return rows if inside.all() else rows.filter(pa.array(inside))
+
+    def _table(self, source: CompiledSource, handover: HandOver | None) -> pa.Table:
+        """All rows of the table before the hand-over, as facts; read and verified once."""
+        found = self._tables.get(source.name)
+        if found is None:
+            address = handover.table if handover is not None and handover.table else source.table
+            assert address is not None
+            if handover is not None:
+                self._verify(source, handover, address)
+            found = _facts_of_table(source, self._sql.read_table(address), handover, address)
+            self._tables[source.name] = found
+        return found
+
+    def _verify(self, source: CompiledSource, handover: HandOver, address: str) -> None:
+        token = self._sql.snapshot(address)
+        if token != handover.snapshot:
+            raise StateMismatchError(
+                f"The table of source {source.name!r} has changed since its hand-over was pinned.",
+                where=f"{address}: pinned {handover.snapshot[:16]}, now {token[:16]}",
+                mend="restore the table, or give the source a new name and apply",
+            )
+
+    def _replacing(
+        self,
+        source: CompiledSource,
+        rows: pa.Table,
+        has_table: bool,
+        stamp: Instant | None,
+        for_features: bool,
+        version: int | None,
+    ) -> pa.Table:
+        """Every pushed row that may replace one of `rows`, whatever its event time: id, revision and instants.
+
+        Corrections are few. All first statements are read only when rows of the table may be replaced by them.
+        """
+        names = ["event_id", "revision", "event_time", "applied_at", "known_at"]
+        low = None if has_table else 1
+        replacing = _counting(
+            self._read(source, names, "revision", low, None, version), source, stamp, for_features
+        )
+        if has_table and replacing.num_rows:
+            from_table = rows.filter(pc.equal(rows["revision"], TABLE_REVISION))["event_id"]
+            candidates = pc.or_(
+                pc.greater(replacing["revision"], 0),
+                pc.is_in(replacing["event_id"], value_set=combined(from_table)),
+            )
+            replacing = replacing.filter(candidates)
+        return replacing
+
+
+def standing(rows: pa.Table) -> pa.Table:
+    """The rows that stand now: nothing supersedes them and they are not retractions."""
+    return rows.filter(
+        pc.and_(rows["superseded_at"].is_null(), pc.not_equal(rows["operation"], Operation.RETRACT.value))
+    )
+
+
+def _field(source: CompiledSource, name: str) -> pa.Field:
+    if name in FACT_COLUMNS.names:
+        return FACT_COLUMNS.field(name)
+    field = source.schema.find(name)
+    assert field is not None
+    return pa.field(name, ARROW_TYPES[field.dtype])
+
+
+def _counting(rows: pa.Table, source: CompiledSource, stamp: Instant | None, for_features: bool) -> pa.Table:
+    """Rows applied by the stamp and, for features, not later than the source accepts."""
+    if rows.num_rows == 0:
+        return rows
+    applied = _micros(rows["applied_at"])
+    keep = np.ones(len(applied), bool)
+    if stamp is not None:
+        keep &= applied <= stamp
+    if for_features and source.accept_late_us is not None:
+        # A retraction without an event time is never too late.
+        times = rows["event_time"].cast(pa.int64()).fill_null(NEVER).to_numpy()
+        keep &= (applied - times <= source.accept_late_us) | (times == NEVER)
+    return rows if keep.all() else rows.filter(pa.array(keep))
+
+
+def _with_supersession(rows: pa.Table, replacing: pa.Table) -> pa.Table:
+    """Add when each row was replaced: the first instant at which a higher revision of its id was there."""
+    n = rows.num_rows
+    at = np.full(n, NEVER)
+    known = np.full(n, NEVER)
+    if n and replacing.num_rows:
+        touched = pc.is_in(rows["event_id"], value_set=combined(replacing["event_id"]).unique())
+        places = np.flatnonzero(touched.to_numpy(zero_copy_only=False))
+        _supersede(rows.take(pa.array(places)), places, replacing, at, known)
+    system = [rows[name] for name in FACT_COLUMNS.names]
+    others = [name for name in rows.column_names if name not in FACT_COLUMNS.names]
+    return pa.Table.from_arrays(
+        [*system, _or_null(at), _or_null(known), *(rows[name] for name in others)],
+        names=[*FACT_COLUMNS.names, "superseded_at", "superseded_known_at", *others],
+    )
+
+
+def _supersede(rows: pa.Table, places: Micros, replacing: pa.Table, at: Micros, known: Micros) -> None:
+    """Fill `at` and `known` for some rows: running minima over the revisions of each id, from the highest down."""
+    ids = pc.dictionary_encode(
+        pa.concat_arrays([combined(rows["event_id"]), combined(replacing["event_id"])])
+    ).indices.to_numpy()
+    revisions = np.concatenate([_ints(rows["revision"]), _ints(replacing["revision"])])
+    n = rows.num_rows
+    is_row = np.arange(len(ids)) < n
+    applied = np.concatenate([np.full(n, NEVER), _micros(replacing["applied_at"])])
+    known_at = np.concatenate([np.full(n, NEVER), _micros(replacing["known_at"])])
+    # Highest revision first; of one revision the rows before what replaces: a row does not replace itself.
+    order = np.lexsort((~is_row, -revisions, ids))
+    current, first_at, first_known = -1, NEVER, NEVER
+    for place in order:
+        if ids[place] != current:
+            current, first_at, first_known = ids[place], NEVER, NEVER
+        if is_row[place]:
+            at[places[place]] = first_at
+            known[places[place]] = first_known
+        else:
+            first_at = min(first_at, int(applied[place]))
+            first_known = min(first_known, int(known_at[place]))
+
+
+def _or_null(instants: Micros) -> pa.Array:
+    return pa.array(instants, pa.int64(), mask=instants == NEVER).cast(INSTANT)
+
+
+def _facts_of_table(
+    source: CompiledSource, table: pa.Table, handover: HandOver | None, address: str
+) -> pa.Table:
+    """Rows of an author's table as facts: before the hand-over, with ids, known_at and the hand-over's stamp."""
+    where = f"source {source.name}, table {address}"
+    columns = {
+        field.name: _declared(table, field.name, ARROW_TYPES[field.dtype], where)
+        for field in source.schema.fields
+    }
+    for field in source.schema.fields:
+        must = field.name in source.id_columns or field.name == source.event_time or not field.nullable
+        if must and columns[field.name].null_count:
+            _refuse_nulls(table, field.name, columns[field.name], where)
+    times = columns[source.event_time]
+    if source.known_at is not None:
+        known = _declared(table, source.known_at, INSTANT, where)
+        if known.null_count:
+            _refuse_nulls(table, source.known_at, known, where)
+    else:
+        known = pc.add(times.cast(pa.int64()), source.available_after_us or 0).cast(INSTANT)
+    n = table.num_rows
+    applied = known if handover is None else pa.array(np.full(n, handover.stamp), pa.int64()).cast(INSTANT)
+    facts = {
+        "event_id": _event_ids(columns, source),
+        "revision": pa.array(np.full(n, TABLE_REVISION), pa.int64()),
+        "operation": pa.array([Operation.INSERT.value], pa.string()).take(pa.array(np.zeros(n, np.int64))),
+        "event_time": times,
+        "received_at": applied,
+        "applied_at": applied,
+        "known_at": known,
+    }
+    rows = pa.table(facts | {name: column for name, column in columns.items() if name not in facts})
+    if handover is not None:
+        rows = rows.filter(pa.array(_micros(times) < handover.at))
+    _refuse_repeated_ids(rows, where)
+    return rows
+
+
+def _declared(table: pa.Table, name: str, wanted: pa.DataType, where: str) -> pa.Array:
+    """A column of an author's table as its declared type, where no meaning is lost."""
+    if name not in table.column_names:
+        raise RequestError(
+            f"The table has no column {name!r}.",
+            where=where,
+            mend=f"add it, or take it out of the event; there are: {', '.join(table.column_names)}",
+        )
+    column = combined(table[name])
+    given = column.type
+    if pa.types.is_dictionary(given):
+        column = column.cast(given.value_type)
+        given = column.type
+    if given == wanted:
+        return column
+    if pa.types.is_timestamp(wanted) and pa.types.is_timestamp(given) and given.tz is None:
+        raise RequestError(
+            f"Column {name!r} holds timestamps without a time zone.",
+            where=where,
+            mend="write them with a zone: which instant they mean must not be guessed",
+        )
+    fits = (
+        pa.types.is_null(given)
+        or (pa.types.is_integer(given) and (pa.types.is_integer(wanted) or pa.types.is_floating(wanted)))
+        or (pa.types.is_floating(given) and pa.types.is_floating(wanted))
+        or (pa.types.is_timestamp(given) and pa.types.is_timestamp(wanted))
+        or (pa.types.is_large_string(given) and pa.types.is_string(wanted))
+        or (pa.types.is_string_view(given) and pa.types.is_string(wanted))
+        or (pa.types.is_list(given) and pa.types.is_list(wanted))
+    )
+    try:
+        if fits:
+            return column.cast(wanted)
+    except pa.ArrowInvalid:
+        pass
+    raise RequestError(
+        f"Column {name!r} is declared {wanted} and holds {given}.",
+        where=where,
+        mend=f"declare what it holds, or convert it; first values: {column.slice(0, _SAMPLE).to_pylist()}",
+    )
+
+
+def _refuse_nulls(table: pa.Table, name: str, column: pa.Array, where: str) -> None:
+    rows = table.take(pc.indices_nonzero(column.is_null())).slice(0, _SAMPLE).to_pylist()
+    raise RequestError(
+        f"Column {name!r} is null in {column.null_count} rows and is declared never to be.",
+        where=where,
+        mend=f"declare it as `... | None`, or clean the table; first rows: {rows}",
+    )
+
+
+def _refuse_repeated_ids(rows: pa.Table, where: str) -> None:
+    ids = combined(rows["event_id"])
+    counts = ids.value_counts()
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        sample = repeated.field("values").slice(0, _SAMPLE).to_pylist()
+        raise RequestError(
+            f"{len(repeated)} event ids occur in more than one row, such as {sample}.",
+            where=where,
+            mend="make the id columns identify a row: add a column to id=, or remove the copies",
+        )
+
+
+def _event_ids(columns: Mapping[str, pa.Array], source: CompiledSource) -> pa.Array:
+    """`values.event_ids.event_id` of every row."""
+    parts = []
+    for name in source.id_columns:
+        column = columns[name]
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.int64())
+        parts.append(column)
+    if len(parts) == 1 and pa.types.is_string(parts[0].type):
+        return parts[0]
+    if len(parts) == 1 and pa.types.is_integer(parts[0].type):
+        return parts[0].cast(pa.string())
+    return pa.array(
+        [event_id(values) for values in zip(*(part.to_pylist() for part in parts), strict=True)], pa.string()
+    )
+
+
+def _micros(column: pa.ChunkedArray | pa.Array) -> Micros:
+    values: Micros = combined(column).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _ints(column: pa.ChunkedArray) -> Micros:
+    values: Micros = combined(column).to_numpy(zero_copy_only=False)
+    return values
