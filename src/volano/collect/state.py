@@ -242,8 +242,9 @@ class _Packer:
                 for arrival, order, row in zip(arrivals, orders, values, strict=True)
             ]
         )
-        words = np.frombuffer(packed, np.int64).reshape(len(arrivals), self._layout.width)
-        return PackedRows(words, np.frombuffer(bytes(heap), np.int64))
+        # Over bytearrays, because the kernels are compiled for writable arrays.
+        words = np.frombuffer(bytearray(packed), np.int64).reshape(len(arrivals), self._layout.width)
+        return PackedRows(words, np.frombuffer(heap, np.int64))
 
     def _row(self, arrival: Arrival, order: Sequence[int], cells: list[Any], heap: bytearray) -> bytes:
         masks = [0] * self._n_masks
