@@ -1,0 +1,1 @@
+"""One module a step, run in the order that their `down_revision` tells."""
