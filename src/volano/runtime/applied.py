@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from volano.errors import NotReadyError
+from volano.errors import NotReadyError, UnknownNameError
 from volano.plan.definitions import CompiledProject
 from volano.plan.state import StateGroup
 from volano.protocols.catalog import CatalogReader, CatalogWriter
@@ -16,6 +16,7 @@ from volano.records.handover import HandOver
 from volano.values.instants import Instant
 
 _KIND, _NAME, _STREAM = "project", "applied", "applied"
+_DEFINITIONS = "definitions"
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -66,3 +67,23 @@ def put_applied(catalog: CatalogWriter, applied: Applied, *, expected: int) -> N
     catalog.append(
         _STREAM, [msgspec.json.encode({"bundle": applied.bundle, "state": applied.state})], at=applied.at
     )
+
+
+def put_definitions(catalog: CatalogWriter, bundle: str, project: CompiledProject) -> None:
+    """Keep the definitions of a bundle, for ever; writing them again changes nothing."""
+    if catalog.find(_DEFINITIONS, bundle) is None:
+        catalog.put(_DEFINITIONS, bundle, msgspec.json.encode(project))
+
+
+def get_definitions(catalog: CatalogReader, bundle: str) -> CompiledProject:
+    """The definitions of a bundle.
+
+    Raises:
+        UnknownNameError: it was never applied here.
+    """
+    document = catalog.find(_DEFINITIONS, bundle)
+    if document is None:
+        raise UnknownNameError(
+            f"No definitions are kept for bundle {bundle[:12]}.", mend="apply the project again"
+        )
+    return msgspec.json.decode(document.body, type=CompiledProject)

@@ -19,14 +19,14 @@ _ENVIRONMENT_PREFIX = "VOLANO_"
 
 
 class StoreNames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which adapter serves each protocol, by its entry-point name in the group `volano.stores`."""
+    """Which adapter serves each protocol: the part after the dot of an entry point in the group `volano.stores`."""
 
-    journal: str = "file_journal"
-    apply_log: str = "file_apply_log"
+    journal: str = "file"
+    apply_log: str = "file"
     online: str = "lmdb"
     lake: str = "delta"
     catalog: str = "sqlite"
-    artifacts: str = "files"
+    artifacts: str = "file"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +34,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Args:
         namespace: the team or project that every name belongs to.
-        definitions: the author's file, relative to the folder.
         data: the data folder, relative to the folder or absolute.
         commit_every: how often the committer writes the lake; larger batches are cheaper.
         label_every: how often labels are brought up to date.
@@ -44,7 +43,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     namespace: str = "default"
-    definitions: str = "project.py"
     data: str = ".volano"
     commit_every: str = "1m"
     label_every: str = "1d"

@@ -52,27 +52,27 @@ class Stores:
 
     @cached_property
     def journal(self) -> JournalWriter:
-        return self._open(self.config.stores.journal + "_writer", "journal")  # type: ignore[no-any-return]
+        return self._open(f"journal_writer.{self.config.stores.journal}", "journal")  # type: ignore[no-any-return]
 
     @cached_property
     def journal_reader(self) -> JournalReader:
-        return self._open(self.config.stores.journal + "_reader", "journal")  # type: ignore[no-any-return]
+        return self._open(f"journal_reader.{self.config.stores.journal}", "journal")  # type: ignore[no-any-return]
 
     @cached_property
     def apply_log(self) -> ApplyLogWriter:
-        return self._open(self.config.stores.apply_log, "apply_log")  # type: ignore[no-any-return]
+        return self._open(f"apply_log.{self.config.stores.apply_log}", "apply_log")  # type: ignore[no-any-return]
 
     @cached_property
     def lake(self) -> LakeWriter:
-        return self._open(self.config.stores.lake, "lake")  # type: ignore[no-any-return]
+        return self._open(f"lake.{self.config.stores.lake}", "lake")  # type: ignore[no-any-return]
 
     @cached_property
     def catalog(self) -> CatalogWriter:
-        return self._open(self.config.stores.catalog, "catalog.sqlite")  # type: ignore[no-any-return]
+        return self._open(f"catalog.{self.config.stores.catalog}", "catalog.sqlite")  # type: ignore[no-any-return]
 
     @cached_property
     def artifacts(self) -> ArtifactWriter:
-        return self._open(self.config.stores.artifacts, "artifacts")  # type: ignore[no-any-return]
+        return self._open(f"artifacts.{self.config.stores.artifacts}", "artifacts")  # type: ignore[no-any-return]
 
     @cached_property
     def sql(self) -> SqlEngine:
@@ -82,7 +82,9 @@ class Stores:
         """The online store of one state name; opened once."""
         if state not in self._online:
             self._online[state] = self._open(
-                self.config.stores.online, f"online/{state}", map_size=self.config.online_map_gib << 30
+                f"online_store.{self.config.stores.online}",
+                f"online/{state}",
+                map_size=self.config.online_map_gib << 30,
             )
         return self._online[state]  # type: ignore[no-any-return]
 

@@ -1,0 +1,93 @@
+"""Which versions serve: from the ledger's newest release event to a `Serving` with loaded, verified predictors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from volano.decide.serving import LoadedModel, Serving, prepare_serving
+from volano.errors import UnknownNameError
+from volano.plan.definitions import CompiledProject
+from volano.protocols.catalog import CatalogReader
+from volano.protocols.trainer import Predictor, Trainer
+from volano.records.learning import ModelVersion, ReleaseEvent
+from volano.runtime.applied import Applied, get_definitions
+from volano.runtime.bundle_shelf import BundleShelf
+from volano.runtime.plugins import load
+
+if TYPE_CHECKING:
+    from volano.runtime.stores import Stores
+
+
+def find_release(catalog: CatalogReader, decision: str) -> ReleaseEvent | None:
+    """The newest release event of a decision, or None before the first."""
+    entry = catalog.last_entry(f"release/{decision}")
+    return None if entry is None else msgspec.json.decode(entry.body, type=ReleaseEvent)
+
+
+def get_version(catalog: CatalogReader, version: str) -> ModelVersion:
+    """A model version's document.
+
+    Raises:
+        UnknownNameError: no such version.
+    """
+    document = catalog.find("model_version", version)
+    if document is None:
+        known = ", ".join(doc.name for doc in catalog.documents("model_version")[-5:]) or "none"
+        raise UnknownNameError(f"There is no model version {version!r}.", mend=f"newest known: {known}")
+    return msgspec.json.decode(document.body, type=ModelVersion)
+
+
+class ServingLoader:
+    """Loads what serves. Predictors are kept: a version never changes."""
+
+    def __init__(self, stores: Stores, applied: Applied, bundles: BundleShelf) -> None:
+        self._stores = stores
+        self._applied = applied
+        self._bundles = bundles
+        self._models: dict[str, LoadedModel] = {}
+
+    def model(self, version: str) -> LoadedModel:
+        """A model version, its artifact verified and loaded."""
+        if version not in self._models:
+            record = get_version(self._stores.catalog, version)
+            trainer: Trainer = load("volano.trainers", record.trainer)()
+            artifact = self._stores.artifacts.get(record.artifact)
+            predictor: Predictor = trainer.load(artifact, self._stores.artifacts.path(record.artifact))
+            self._models[version] = LoadedModel(record, predictor)
+        return self._models[version]
+
+    def load(self, decision: str) -> Serving:
+        """What serves a decision now: the champion of its newest release, and the first version as a shadow."""
+        release = find_release(self._stores.catalog, decision)
+        declared = self._applied.project.release_of(decision)
+        keeps_first = declared is not None and declared.keep_first
+        shadows = [self.model(release.first)] if release is not None and keeps_first else []
+        bundle = self._applied.bundle if release is None else release.bundle
+        return prepare_serving(
+            self.project(bundle),
+            decision,
+            bundle=bundle,
+            groups=self._applied.groups,
+            online=self._stores.online(self._applied.state),
+            functions=self._bundles.get(bundle),
+            release=release,
+            champion=None if release is None else self.model(release.champion),
+            shadows=shadows,
+        )
+
+    def project(self, bundle: str) -> CompiledProject:
+        """The definitions of a bundle."""
+        if bundle == self._applied.bundle:
+            return self._applied.project
+        return get_definitions(self._stores.catalog, bundle)
+
+    def needed_projects(self) -> list[tuple[str, CompiledProject]]:
+        """(bundle, definitions) of the applied project first, then of every older bundle that a release serves."""
+        bundles = dict.fromkeys([self._applied.bundle])
+        for decision in self._applied.project.decisions:
+            release = find_release(self._stores.catalog, decision)
+            if release is not None:
+                bundles[release.bundle] = None
+        return [(bundle, self.project(bundle)) for bundle in bundles]

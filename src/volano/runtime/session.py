@@ -1,0 +1,157 @@
+"""A session: one process at work on an applied project. Holds the three parts of the journey together.
+
+`drain` runs applier and committer in this process; under a replay clock that turns years into minutes through the
+same code that separate processes run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from volano.collect.applier import Applier
+from volano.collect.committer import Committer
+from volano.collect.door import Door
+from volano.collect.receipts import Receipts, reconcile
+from volano.decide.decider import Decider
+from volano.organize.facts import Facts
+from volano.plan.definitions import CompiledService
+from volano.protocols.clock import Clock
+from volano.records.journal import DecisionMade, Operation
+from volano.records.receipt import Receipt, Reconciliation
+from volano.runtime.applied import Applied
+from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
+from volano.runtime.serving import ServingLoader
+from volano.runtime.stores import Stores
+from volano.values.instants import Instant
+
+Entropy = Callable[[int], bytes]
+
+
+class Session:
+    """What runs while a project is open.
+
+    Args:
+        applied: what is in force; a session ends when something else is applied.
+        entropy: so many random bytes; a replay passes a seeded one, so that ids repeat.
+    """
+
+    def __init__(self, stores: Stores, applied: Applied, clock: Clock, entropy: Entropy) -> None:
+        self.stores = stores
+        self.applied = applied
+        self.clock = clock
+        self._entropy = entropy
+        self.bundles = BundleShelf(stores.artifacts)
+        self._committed_at: Instant | None = None
+
+    @cached_property
+    def door(self) -> Door:
+        return Door(
+            self.applied.project,
+            self.stores.journal,
+            self.clock,
+            self._entropy,
+            future_tolerance_us=self.stores.config.future_tolerance_us,
+        )
+
+    @cached_property
+    def applier(self) -> Applier:
+        applied = self.applied
+        applier = Applier(
+            applied.project,
+            applied.groups,
+            self.stores.journal_reader,
+            self.stores.apply_log,
+            self.stores.online(applied.state),
+            BundleFunctions(self.bundles, self.loader.needed_projects()),
+            self.stores.sql,
+            self.clock,
+        )
+        applier.recover()
+        return applier
+
+    @cached_property
+    def committer(self) -> Committer:
+        return Committer(
+            self.applied.project,
+            self.stores.journal_reader,
+            self.stores.apply_log,
+            self.stores.lake,
+            services=self._services(),
+        )
+
+    @cached_property
+    def facts(self) -> Facts:
+        applied = self.applied
+        return Facts(applied.project, self.stores.lake, self.stores.sql, applied.handovers)
+
+    @cached_property
+    def loader(self) -> ServingLoader:
+        return ServingLoader(self.stores, self.applied, self.bundles)
+
+    @cached_property
+    def decider(self) -> Decider:
+        """Serves what the ledger says is released; `refresh` puts a new release in force."""
+        self.applier  # noqa: B018 - recovers online state before the first read
+        return Decider(
+            [self.loader.load(name) for name in self.applied.project.decisions],
+            clock=self.clock,
+            stopwatch=time.perf_counter_ns,
+            entropy=lambda: self._entropy(8),
+            log=lambda made: self.door.log([made]),
+        )
+
+    def refresh(self, decision: str) -> None:
+        """Serve the newest release of a decision from the next request on."""
+        self.decider.serve(self.loader.load(decision))
+
+    def observe(
+        self,
+        source: str,
+        events: Sequence[Mapping[str, Any] | bytes],
+        *,
+        operation: Operation = Operation.INSERT,
+        revision: int = 0,
+        sync: bool = True,
+    ) -> list[Receipt]:
+        """Take events in; see `Door.accept`."""
+        return self.door.accept(source, events, operation=operation, revision=revision, sync=sync)
+
+    def decide(
+        self, name: str, request: Mapping[str, Any] | bytes, *, decision_id: str | None = None
+    ) -> DecisionMade:
+        """Decide now; see `Decider.decide`."""
+        return self.decider.decide(name, request, decision_id=decision_id)
+
+    def drain(self, *, commit: bool = False) -> int:
+        """Apply everything accepted so far, and commit when it is due (or asked for); returns records applied."""
+        n_applied = 0
+        while n := self.applier.step():
+            n_applied += n
+        now = self.clock.now()
+        if self._committed_at is None:
+            self._committed_at = now
+        if commit or now - self._committed_at >= self.stores.config.commit_every_us:
+            self.committer.step()
+            self._committed_at = now
+        return n_applied
+
+    def receipt(self, receipt_id: str) -> Receipt:
+        """How an accepted event ended, as far as it has."""
+        return Receipts(self.stores.journal_reader, self.stores.apply_log, self.stores.lake).status(
+            receipt_id
+        )
+
+    def reconcile(self) -> Reconciliation:
+        """The account of everything accepted."""
+        return reconcile(self.stores.journal_reader, self.stores.apply_log, self.stores.lake)
+
+    def _services(self) -> dict[str, CompiledService]:
+        """Services of every bundle that serves, by version."""
+        return {
+            model.service.version: model.service
+            for _, project in self.loader.needed_projects()
+            for model in project.models.values()
+        }
