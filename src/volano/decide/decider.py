@@ -232,7 +232,7 @@ class _Path:
             raise _Fallback("no_release: no model version is released for this decision")
         try:
             score = champion.predictor.predict_one(self.features)
-        except Exception as error:
+        except Exception as error:  # whatever a model raises, the caller still gets an answer
             raise _Fallback(f"model: {_words(error)}") from error
         if not isfinite(score):
             raise _Fallback(f"model: the score is {score}")
