@@ -16,6 +16,7 @@ from volano.errors import StateMismatchError
 from volano.kernels.chunks import ChunkLayout, ChunkReader, PackedRows
 from volano.kernels.columns import ARROW_TYPES
 from volano.kernels.features import WindowFeature
+from volano.kernels.joint_reader import JointReader
 from volano.kernels.on_demand import call_on_demand
 from volano.plan.definitions import (
     CompiledFeature,
@@ -76,6 +77,10 @@ class OnlineFeatures:
             (slot, given.request_field) for given, slot in slots if given.request_field is not None
         ]
         self._lookups = _lookups(project, request, groups, slots)
+        plain = [lookup for lookup in self._lookups if not lookup.takes_request]
+        self._n_plain = len(plain)
+        self._plain = JointReader([lookup.reader for lookup in plain]) if plain else None
+        self._plain_slots = [slot for lookup in plain for slot in lookup.slots]
         self._online = online
 
     @property
@@ -124,15 +129,19 @@ class OnlineFeatures:
         self, snapshot: OnlineSnapshot, request: Mapping[str, Scalar], q: Instant, slots: list[Scalar]
     ) -> None:
         keys: list[bytes] = []
-        ends: list[int] = []
-        for lookup in self._lookups:
-            lookup.add_keys(request, q, keys)
-            ends.append(len(keys))
-        chunks = snapshot.get_many(keys) if keys else []
+        ends = [lookup.add_keys(request, q, keys) for lookup in self._lookups]
+        found = snapshot.get_many(keys) if keys else []
+        chunks: list[list[bytes]] = []
         begin = 0
-        for lookup, end in zip(self._lookups, ends, strict=True):
-            lookup.fill(slots, chunks[begin:end], request, q)
+        for end in ends:
+            chunks.append([chunk for chunk in found[begin:end] if chunk is not None])
             begin = end
+        if self._plain is not None:
+            values: Sequence[Any] = self._plain.read(chunks[: self._n_plain], q)
+            for slot, value in zip(self._plain_slots, values, strict=True):
+                slots[slot] = value
+        for lookup, own in zip(self._lookups[self._n_plain :], chunks[self._n_plain :], strict=True):
+            lookup.fill(slots, own, request, q)
 
 
 class _Slots:
@@ -186,10 +195,30 @@ def _in_order(inputs: Iterable[FeatureInput], known: Mapping[str, CompiledOnDema
     return ordered
 
 
+class _ChunkNumbers:
+    """The numbers of the chunks that some windows touch, as the last eight bytes of their keys."""
+
+    __slots__ = ("_last", "_reach", "_span_us")
+
+    def __init__(self, features: Sequence[WindowFeature], span_us: int) -> None:
+        self._reach = _reaches(features)
+        self._span_us = span_us
+        self._last: tuple[tuple[int, int], list[bytes]] = ((0, -1), [])
+
+    def at(self, q: Instant) -> list[bytes]:
+        """Oldest first. Most requests touch the chunks that the last one touched, so those are kept."""
+        last, numbers = self._last
+        touched = _chunk_range(self._reach, q, self._span_us)
+        if touched != last:
+            numbers = [(number + _SIGN).to_bytes(8, "big") for number in range(touched[0], touched[1] + 1)]
+            self._last = (touched, numbers)
+        return numbers
+
+
 class _Lookup:
     """Features of one group for one key of the request, all with the request's own event or all without."""
 
-    __slots__ = ("_fields", "_head", "_nothing", "_own_event", "_reach", "_reader", "_slots", "_span_us")
+    __slots__ = ("_fields", "_head", "_numbers", "_own_event", "reader", "slots")
 
     def __init__(
         self,
@@ -200,44 +229,42 @@ class _Lookup:
         own_event: _OwnEvent | None,
     ) -> None:
         features = [feature for _, feature in wanted]
-        self._reader = ChunkReader(features, chunk_layout(group, source))
+        self.reader = ChunkReader(features, chunk_layout(group, source))
+        self.slots = [slot for slot, _ in wanted]
         self._fields = fields
-        self._slots = [slot for slot, _ in wanted]
         self._head = group.prefix
-        self._span_us = group.span_us
-        self._reach = _reaches(features)
+        self._numbers = _ChunkNumbers(features, group.span_us)
         self._own_event = own_event
-        self._nothing = self._reader.read([], 0)
 
-    def add_keys(self, request: Mapping[str, Scalar], q: Instant, keys: list[bytes]) -> None:
-        """Append the online keys that the windows at q touch; none when a part of the entity's key is null."""
-        parts: Any = [request[field] for field in self._fields]
-        if None in parts:
-            return
-        key = encode_key(tuple(parts))
-        head = self._head + len(key).to_bytes(2, "big") + key
-        first, last = _chunk_range(self._reach, q, self._span_us)
-        for number in range(first + _SIGN, last + _SIGN + 1):
-            keys.append(head + number.to_bytes(8, "big"))
+    @property
+    def takes_request(self) -> bool:
+        """Whether the request's own event counts as the last row."""
+        return self._own_event is not None
+
+    def add_keys(self, request: Mapping[str, Scalar], q: Instant, keys: list[bytes]) -> int:
+        """Append the online keys that the windows at q touch, none when a part of the entity's key is null.
+
+        Returns:
+            How many keys there are then.
+        """
+        parts: Any = tuple([request[field] for field in self._fields])
+        if None not in parts:
+            key = encode_key(parts)
+            head = self._head + len(key).to_bytes(2, "big") + key
+            keys += [head + number for number in self._numbers.at(q)]
+        return len(keys)
 
     def fill(
-        self,
-        slots: list[Scalar],
-        found: Sequence[bytes | None],
-        request: Mapping[str, Scalar],
-        q: Instant,
+        self, slots: list[Scalar], chunks: Sequence[bytes], request: Mapping[str, Scalar], q: Instant
     ) -> None:
-        """Compute the features from the chunks that were found, oldest first."""
-        chunks = [chunk for chunk in found if chunk is not None]
+        """Compute the features with the request's own event as the last row; without a key there is no row."""
         values: Sequence[Any]
-        if self._own_event is not None and found:
-            row, own_id = self._own_event.of(request, q)
-            values = self._reader.read(chunks, q, exclude_id=own_id, request=row)
-        elif chunks:
-            values = self._reader.read(chunks, q)
+        if self._own_event is None or any(request[field] is None for field in self._fields):
+            values = self.reader.read(chunks, q)
         else:
-            values = self._nothing
-        for slot, value in zip(self._slots, values, strict=True):
+            row, own_id = self._own_event.of(request, q)
+            values = self.reader.read(chunks, q, exclude_id=own_id, request=row)
+        for slot, value in zip(self.slots, values, strict=True):
             slots[slot] = value
 
 
@@ -266,7 +293,7 @@ class _OwnEvent:
 def _lookups(
     project: CompiledProject, request: CompiledRequest, groups: Sequence[StateGroup], slots: _Slots
 ) -> list[_Lookup]:
-    """One lookup for each group, key, and whether the request's own event counts."""
+    """One lookup for each group, key, and whether the request's own event counts; those without it first."""
     wanted: dict[tuple[str, tuple[str, ...], bool], list[tuple[int, WindowFeature]]] = {}
     group_of: dict[str, StateGroup] = {}
     for given, slot in slots:
@@ -279,7 +306,7 @@ def _lookups(
         read = (group.hash, given.keys, feature.include_request)
         wanted.setdefault(read, []).append((slot, window_feature(view, feature)))
     lookups = []
-    for (name, fields, with_own), features in wanted.items():
+    for (name, fields, with_own), features in sorted(wanted.items(), key=lambda item: item[0][2]):
         group = group_of[name]
         source = project.sources[group.source]
         own_event = _OwnEvent(group, source, request) if with_own else None

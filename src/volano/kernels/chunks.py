@@ -185,7 +185,7 @@ class ChunkLayout:
             out_at,
         )
         if done < 0:
-            raise self._mismatch(chunks[-1 - done])
+            raise self.mismatch(chunks[-1 - done])
         edges = (out_at * 8).tolist()
         whole = out.data.cast("B")
         return [bytes(whole[a:b]) for a, b in pairwise(edges)]
@@ -211,7 +211,7 @@ class ChunkLayout:
             valid = (words[:, self.first_mask + c // 64] >> (c % 64)) & 1 == 0
             cell = np.ascontiguousarray(words[:, self.first_value + c])
             if kind == "string":
-                texts = [_text(heap, 8 * int(x)) if v else None for x, v in zip(cell, valid, strict=True)]
+                texts = [read_text(heap, 8 * int(x)) if v else None for x, v in zip(cell, valid, strict=True)]
                 table[name] = pa.array(texts, pa.string())
             else:
                 table[name] = write_column(kind, cell.view(np.float64) if kind == "float64" else cell, valid)
@@ -228,12 +228,13 @@ class ChunkLayout:
         head = np.frombuffer(chunk, np.int64, min(4, len(chunk) // 8))
         numbers = self._numbers()
         if len(head) < 4 or head[0] != _MAGIC or head[1] != numbers[0] or head[2] >> 32 != self.width:
-            raise self._mismatch(chunk)
+            raise self.mismatch(chunk)
         n = int(head[2] & 0xFFFFFFFF)
         words = np.frombuffer(chunk, np.int64, n * self.width, 32).reshape(n, self.width)
         return words, chunk[32 + 8 * n * self.width :]
 
-    def _mismatch(self, chunk: bytes) -> StateMismatchError:
+    def mismatch(self, chunk: bytes) -> StateMismatchError:
+        """The error for a chunk that is not of this layout."""
         found = chunk[8:16].hex() if chunk[:8] == _MAGIC.to_bytes(8, "little") else "no chunk of ours"
         return StateMismatchError(
             "Online state was written by another definition, or is damaged.",
@@ -284,7 +285,8 @@ def _pack_strings(array: pa.Array | pa.ChunkedArray, cell: I64, heap: bytearray)
     return None if valid.all() else valid
 
 
-def _text(heap: bytes | memoryview, at: int) -> str:
+def read_text(heap: bytes | memoryview, at: int) -> str:
+    """The text that begins at a byte of a heap."""
     n = int.from_bytes(heap[at : at + 8], "little")
     return str(heap[at + 8 : at + 8 + n], "utf-8")
 
@@ -360,8 +362,8 @@ class ChunkReader:
         self.types = tuple(f.output_type(types) for f in self.features)
         self._kernels = kernels()
         spec = _ReaderSpec(self.features, layout)
-        self._spec = spec.arrays()
-        self._numbers = layout._numbers(spec.n_words)
+        self.spec = spec.arrays()
+        self.numbers = layout._numbers(spec.n_words)
         self._no_request = np.empty((0, layout.width), np.int64)
         self._integers = tuple(n for n, kind in enumerate(self.types) if kind != "float64")
 
@@ -470,14 +472,14 @@ class ChunkReader:
             excluded,
             request.words,
             request.heap,
-            self._numbers,
-            *self._spec,
+            self.numbers,
+            *self.spec,
             out,
             out.view(np.int64),
             ok,
         )
         if done < 0:
-            raise self.layout._mismatch(chunks[-1 - done][0])
+            raise self.layout.mismatch(chunks[-1 - done][0])
         return out, ok, joined, request
 
     def _decoded(self, o: int, values: I64, joined: bytes, request: PackedRows) -> list[Any]:
@@ -491,9 +493,9 @@ class ChunkReader:
                 found: list[str | None] = []
                 for n, x in enumerate(values.tolist()):
                     if x == -2:
-                        found.append(_text(heap, 8 * own[n]) if own[n] >= 0 else None)
+                        found.append(read_text(heap, 8 * own[n]) if own[n] >= 0 else None)
                     else:
-                        found.append(_text(joined, 8 * x) if x > 0 else None)
+                        found.append(read_text(joined, 8 * x) if x > 0 else None)
                 return found
             case _:
                 numbers: list[int] = values.tolist()

@@ -26,7 +26,7 @@ from types import ModuleType
 from volano.kernels.aggregates import FOLD_NAMES, FOLDS
 
 _HERE = Path(__file__).parent
-_SOURCES = ("bits", "ordering", "trie", "folds", "sweep", "packed")
+_SOURCES = ("bits", "ordering", "trie", "folds", "sweep", "packed", "joint")
 _REPLACED = {"bit_length", "build_states", "finish", "lift"}
 _KEPT = 24
 _loaded: ModuleType | None = None
