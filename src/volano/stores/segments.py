@@ -157,9 +157,12 @@ class SegmentReader:
         try:
             salt = _read_salt(data[:HEADER_BYTES], path)
         except CorruptionError:
-            return Recovered(size, size, False, True)
-        at = durable = HEADER_BYTES
-        group_start = at
+            # A header alone that never reached the disk is a segment that was about to begin.
+            return (
+                Recovered(size, size, False, True) if size > HEADER_BYTES else Recovered(0, 0, False, False)
+            )
+        at = group_start = HEADER_BYTES
+        durable = 0  # not even the header, until a frame says so
         while at < size:
             frame = _frame_at(data, at, 0, salt)
             if frame is None or frame.group_end > size:
