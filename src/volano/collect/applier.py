@@ -13,7 +13,13 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from volano.collect.applied import applied_entries
-from volano.collect.index import (
+from volano.collect.schemas import Misfit, Problem, SourceSchema
+from volano.collect.stamps import Stamps
+from volano.collect.state import Arrival, GroupState, StateChange, ViewFailure, group_states
+from volano.errors import StateMismatchError
+from volano.plan.definitions import CompiledProject, CompiledSource
+from volano.plan.state import StateGroup
+from volano.plan.state_index import (
     CURSOR_KEY,
     Known,
     decision_key,
@@ -23,12 +29,6 @@ from volano.collect.index import (
     event_prefix,
     shadow_key,
 )
-from volano.collect.schemas import Misfit, Problem, SourceSchema
-from volano.collect.stamps import Stamps
-from volano.collect.state import Arrival, GroupState, StateChange, ViewFailure, group_states
-from volano.errors import StateMismatchError
-from volano.plan.definitions import CompiledProject, CompiledSource
-from volano.plan.state import StateGroup
 from volano.protocols.apply_log import ApplyLogWriter
 from volano.protocols.clock import Clock
 from volano.protocols.functions import Functions
@@ -108,6 +108,7 @@ class Applier:
         self._cursor: dict[str, int] = {}
         self._sequence = 0
         self._stamps: Stamps | None = None
+        self._is_in_doubt = False
         self.failures: list[ViewFailure] = []
         """Rows that a view's projection could not take, newest last; the caller reports and clears them."""
 
@@ -142,6 +143,7 @@ class Applier:
             for batch in batches:
                 n_records += self._apply_again(batch)
         self._stamps = Stamps(self._clock, max(stamp, last.last_stamp if last else stamp))
+        self._is_in_doubt = False
         return n_records
 
     def step(self, limit: int = 10_000) -> int:
@@ -150,16 +152,13 @@ class Applier:
         Raises:
             StoreFullError: nothing of the batch is visible; the next `recover` or `step` brings it.
         """
+        if self._is_in_doubt:
+            # The last step failed between the apply log and the online store: its fates and stamps stand.
+            self.recover()
         stamps = self._ready()
         entries = self._journal.read(self._cursor, limit=limit)
         if not entries:
             return 0
-        last = self._apply_log.last()
-        if last is not None and last.sequence > self._sequence:
-            # The last step logged its batch and failed to write it.
-            for batch in self._apply_log.read(self._sequence, limit=_RECOVERED_AT_ONCE):
-                self._apply_again(batch)
-            return self.step(limit)
         records = [decode_record(entry.record) for entry in entries]
         work = _Batch(self, records)
         applied = tuple(
@@ -167,8 +166,10 @@ class Applier:
             for record, stamp in zip(records, stamps.take(len(records)), strict=True)
         )
         batch = ApplyBatch(self._sequence + 1, _ranges(entries), applied, stamps.last)
+        self._is_in_doubt = True
         self._apply_log.append(batch)
         self._write(batch, work)
+        self._is_in_doubt = False
         return len(records)
 
     def prune(self, now: Instant, *, chunks_at_once: int = 10_000) -> int:

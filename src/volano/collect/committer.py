@@ -17,7 +17,6 @@ import pyarrow as pa
 from volano.collect.applied import AppliedEntry, applied_entries
 from volano.collect.schemas import Misfit, SourceSchema
 from volano.collect.tables import (
-    ARROW_TYPES,
     DECISION_COLUMNS,
     FACT_COLUMNS,
     QUARANTINE,
@@ -32,6 +31,7 @@ from volano.collect.tables import (
 )
 from volano.errors import StateMismatchError
 from volano.plan.definitions import CompiledProject, CompiledService
+from volano.plan.state_rows import ARROW_TYPES
 from volano.protocols.apply_log import ApplyLogReader
 from volano.protocols.journal import JournalReader
 from volano.protocols.lake import LakeWriter
@@ -246,6 +246,7 @@ def _fact_columns(rows: list[_Row], cells: list[tuple[Any, ...]], time_at: int) 
         "applied_at": applied_at,
         "known_at": applied_at,
         "receipt_id": [row.record.receipt_id for row in rows],
+        "payload_hash": [row.record.payload_hash for row in rows],
     }
 
 

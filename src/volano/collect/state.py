@@ -10,11 +10,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from volano.collect.index import Known
 from volano.errors import AuthorCodeError
 from volano.kernels.chunks import ChunkLayout, PackedRows
 from volano.plan.definitions import CompiledProject
 from volano.plan.state import StateGroup
+from volano.plan.state_index import Known
 from volano.plan.state_rows import ARROW_TYPES, StateRowMap, StateRows, order_value
 from volano.protocols.functions import Functions
 from volano.protocols.online_store import OnlineSnapshot

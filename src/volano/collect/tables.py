@@ -7,19 +7,9 @@ from typing import Final
 import pyarrow as pa
 
 from volano.plan.definitions import CompiledDecision, CompiledProject, CompiledSource
-from volano.values.schema import DType
+from volano.plan.state_rows import ARROW_TYPES
 
 INSTANT: Final = pa.timestamp("us", tz="UTC")
-ARROW_TYPES: Final[dict[DType, pa.DataType]] = {
-    DType.BOOL: pa.bool_(),
-    DType.INT64: pa.int64(),
-    DType.FLOAT64: pa.float64(),
-    DType.STRING: pa.string(),
-    DType.TIMESTAMP: INSTANT,
-    DType.LIST_FLOAT64: pa.list_(pa.float64()),
-    DType.LIST_INT64: pa.list_(pa.int64()),
-    DType.LIST_STRING: pa.list_(pa.string()),
-}
 
 FACT_COLUMNS: Final = pa.schema(
     [
@@ -31,6 +21,7 @@ FACT_COLUMNS: Final = pa.schema(
         ("applied_at", INSTANT),
         ("known_at", INSTANT),
         ("receipt_id", pa.string()),
+        ("payload_hash", pa.binary()),
     ]
 )
 DECISION_COLUMNS: Final = pa.schema(

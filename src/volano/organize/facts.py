@@ -18,25 +18,16 @@ from numpy.typing import NDArray
 from volano.errors import NotReadyError, RequestError, StateMismatchError
 from volano.kernels.columns import combined
 from volano.plan.definitions import CompiledProject, CompiledSource
+from volano.plan.state_index import TABLE_REVISION
+from volano.plan.state_rows import ARROW_TYPES
 from volano.protocols.lake import LakeReader
 from volano.protocols.sql_engine import SqlEngine
 from volano.records.handover import HandOver
 from volano.records.journal import Operation
 from volano.values.event_ids import event_id
 from volano.values.instants import NEVER, Instant
-from volano.values.schema import DType
 
 INSTANT: Final = pa.timestamp("us", tz="UTC")
-ARROW_TYPES: Final[dict[DType, pa.DataType]] = {
-    DType.BOOL: pa.bool_(),
-    DType.INT64: pa.int64(),
-    DType.FLOAT64: pa.float64(),
-    DType.STRING: pa.string(),
-    DType.TIMESTAMP: INSTANT,
-    DType.LIST_FLOAT64: pa.list_(pa.float64()),
-    DType.LIST_INT64: pa.list_(pa.int64()),
-    DType.LIST_STRING: pa.list_(pa.string()),
-}
 FACT_COLUMNS: Final = pa.schema(
     [
         ("event_id", pa.string()),
@@ -46,10 +37,9 @@ FACT_COLUMNS: Final = pa.schema(
         ("received_at", INSTANT),
         ("applied_at", INSTANT),
         ("known_at", INSTANT),
+        ("payload_hash", pa.binary()),
     ]
 )
-TABLE_REVISION: Final = -1
-"""The revision of a row that came from the table: every pushed row of its id replaces it."""
 _SAMPLE: Final = 3
 
 Micros = NDArray[np.int64]
@@ -97,8 +87,8 @@ class Facts:
 
         Returns:
             event_id, revision (-1: from the table), operation, event_time, received_at, applied_at, known_at,
-            superseded_at, superseded_known_at (both null while the row stands), then the event's columns. The order
-            of the rows is not defined.
+            payload_hash, superseded_at, superseded_known_at (both null while the row stands), then the event's
+            columns. The order of the rows is not defined.
 
         Raises:
             UnknownNameError: there is no such source.
@@ -336,6 +326,7 @@ def _facts_of_table(
         "received_at": applied,
         "applied_at": applied,
         "known_at": known,
+        "payload_hash": pa.nulls(n, pa.binary()),
     }
     rows = pa.table(facts | {name: column for name, column in columns.items() if name not in facts})
     if handover is not None:

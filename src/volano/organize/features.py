@@ -1,0 +1,511 @@
+"""Features of past decisions from the lake: what production saw at an instant, or would have seen.
+
+`replay` sees the rows that were visible at the decision's `features_as_of`: its results are the bits that were served.
+`history` sees the rows that production could have used by then (`known_at`): nothing that arrived later, nothing
+that a slow pipeline would not have delivered. Never reads the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from volano.errors import RequestError, StateMismatchError
+from volano.kernels.columns import combined
+from volano.kernels.features import WindowFeature
+from volano.kernels.history import History
+from volano.kernels.on_demand import call_on_demand
+from volano.kernels.windows import Queries, compute
+from volano.organize.facts import Facts
+from volano.plan.definitions import (
+    CompiledFeature,
+    CompiledOnDemand,
+    CompiledProject,
+    CompiledRequest,
+    CompiledView,
+    FeatureInput,
+)
+from volano.plan.state import StateGroup, stored_column
+from volano.plan.state_rows import ARROW_TYPES, StateRowMap
+from volano.protocols.functions import Functions
+from volano.protocols.sql_engine import SqlEngine
+from volano.records.journal import Operation
+from volano.values.event_ids import event_id, row_id
+from volano.values.instants import BEGINNING, NEVER, Instant
+from volano.values.schema import DType, Scalar
+
+ROWS_AT_ONCE: Final = 8_000_000
+"""With more rows and queries than this the kernel works through key partitions, one after the other."""
+
+Micros = NDArray[np.int64]
+
+
+class Mode(StrEnum):
+    """Which instants say what was visible."""
+
+    REPLAY = "replay"
+    HISTORY = "history"
+
+
+class _Read(NamedTuple):
+    """One reading of a group: the request fields that hold its key, and whether the request's own event counts."""
+
+    group: StateGroup
+    keys: tuple[str, ...]
+    own_event: bool
+
+
+class PointInTime:
+    """Computes features point in time.
+
+    Args:
+        groups: as `compile.state_groups` gives them, for every view that is asked for.
+        facts: where rows come from.
+        sql, functions: run projections and on-demand functions.
+    """
+
+    def __init__(
+        self,
+        project: CompiledProject,
+        groups: Sequence[StateGroup],
+        facts: Facts,
+        sql: SqlEngine,
+        functions: Functions,
+        *,
+        rows_at_once: int = ROWS_AT_ONCE,
+    ) -> None:
+        self._project = project
+        self._groups = tuple(groups)
+        self._facts = facts
+        self._sql = sql
+        self._functions = functions
+        self._rows_at_once = rows_at_once
+
+    def features(
+        self,
+        inputs: Sequence[FeatureInput],
+        spine: pa.Table,
+        *,
+        mode: Mode,
+        request: CompiledRequest | None = None,
+        stamp: Instant | None = None,
+        only: Iterable[str] | None = None,
+    ) -> pa.Table:
+        """The inputs for every row of a spine.
+
+        Args:
+            inputs: what to compute; view features, on-demand features and request fields.
+            spine: `decided_at` (the end of the windows), the request fields under their names, and for
+                `replay` `as_of` (what was visible; null: nothing).
+            mode: replay or history.
+            request: whose id columns name the request's own event; needed for `include_request`.
+            stamp: only what was applied by then exists at all (a manifest's pin); None: everything.
+            only: names of the inputs wanted; all when None.
+
+        Returns:
+            One column an input, in order, typed as declared; rows in the spine's order.
+
+        Raises:
+            StateMismatchError: a view is in none of the groups.
+            RequestError: the spine lacks a column.
+            AuthorCodeError: a projection or an on-demand function failed.
+        """
+        wanted = set(only) if only is not None else {given.name for given in inputs}
+        asked = [given for given in inputs if given.name in wanted]
+        values = _Values(self._project, asked)
+        queries = _Spine(spine, mode)
+        for given in values.of_requests():
+            assert given.request_field is not None
+            values.put(given, queries.column(given.request_field, ARROW_TYPES[given.dtype]))
+        for read, members in self._reads(values).items():
+            found = self._read(read, members, queries, request, mode, stamp)
+            for (given, feature), column in zip(members, found, strict=True):
+                kind = ARROW_TYPES[given.dtype]
+                values.put(given, column if column.type == kind else _cast(column, kind, feature.name))
+        for name in values.on_demand_order():
+            self._compute(self._project.on_demand[name], values, spine.num_rows)
+        columns = [values.get(given) for given in asked]
+        schema = pa.schema([(given.name, ARROW_TYPES[given.dtype]) for given in asked])
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    def _reads(self, values: _Values) -> dict[_Read, list[tuple[FeatureInput, WindowFeature]]]:
+        """The view features, by what is read together."""
+        reads: dict[_Read, list[tuple[FeatureInput, WindowFeature]]] = {}
+        for given in values.of_views():
+            assert given.view is not None
+            view = self._project.views[given.view]
+            feature = next(each for each in view.features if each.name == given.feature)
+            read = _Read(self._group_of(view), given.keys, feature.include_request)
+            reads.setdefault(read, []).append((given, window_feature(view, feature)))
+        return reads
+
+    def _group_of(self, view: CompiledView) -> StateGroup:
+        for group in self._groups:
+            if view in group.views:
+                return group
+        raise StateMismatchError(
+            f"View {view.name!r} is in none of the state groups given.",
+            where=f"view {view.name}, definition {view.definition_hash[:12]}",
+            mend="pass the state groups of the same bundle as the views",
+        )
+
+    def _read(
+        self,
+        read: _Read,
+        members: Sequence[tuple[FeatureInput, WindowFeature]],
+        spine: _Spine,
+        request: CompiledRequest | None,
+        mode: Mode,
+        stamp: Instant | None,
+    ) -> list[pa.Array]:
+        features = list(dict.fromkeys(feature for _, feature in members))
+        rows_of = StateRowMap(self._project, read.group, self._sql.query, self._functions.get)
+        rows = self._rows(read.group, rows_of, features, spine, mode, stamp)
+        keys = [
+            spine.column(field, ARROW_TYPES[part.dtype])
+            for field, part in zip(read.keys, self._project.entities[read.group.entity].keys, strict=True)
+        ]
+        asked = spine.asked(keys, _OwnEvents(spine, read.group, request) if read.own_event else None)
+        columns: dict[str, pa.Array] = {}
+        for column, part in self._compute_windows(features, rows, asked).items():
+            columns[column] = part
+        if read.own_event:
+            _mask_null_keys(columns, features, rows, asked)
+        return [columns[feature.name] for _, feature in members]
+
+    def _rows(
+        self,
+        group: StateGroup,
+        rows_of: StateRowMap,
+        features: Sequence[WindowFeature],
+        spine: _Spine,
+        mode: Mode,
+        stamp: Instant | None,
+    ) -> _Rows:
+        """Rows of a group that the windows may reach, with their visibility."""
+        since, until = _reach(features, spine.decided_at)
+        facts = self._facts.rows(
+            group.source, since=since, until=until, stamp=stamp, columns=rows_of.needed, for_features=True
+        )
+        facts = facts.filter(pc.not_equal(facts["operation"], Operation.RETRACT.value))
+        mapped = rows_of.map(facts.select(rows_of.needed))
+        visible = (
+            ("applied_at", "superseded_at") if mode is Mode.REPLAY else ("known_at", "superseded_known_at")
+        )
+        return _Rows(
+            mapped.keys,
+            mapped.order,
+            mapped.columns,
+            _micros(facts["event_time"]),
+            _micros(facts[visible[0]]),
+            _micros(facts[visible[1]].cast(pa.int64()).fill_null(NEVER)),
+            combined(facts["event_id"]),
+        )
+
+    def _compute_windows(
+        self, features: Sequence[WindowFeature], rows: _Rows, asked: Queries
+    ) -> dict[str, pa.Array]:
+        n_queries = len(asked.q)
+        n_parts = -(-(len(rows.event_time) + n_queries) // self._rows_at_once)
+        if n_parts <= 1:
+            return compute(features, rows.history(asked.exclude_id), asked)
+        found: list[tuple[Micros, dict[str, pa.Array]]] = []
+        row_part, query_part = _partitions(rows.keys, asked.keys, n_parts)
+        for part in range(n_parts):
+            places = np.flatnonzero(query_part == part)
+            if not len(places):
+                continue
+            part_rows = rows.take(np.flatnonzero(row_part == part))
+            part_asked = _take_queries(asked, places)
+            found.append((places, compute(features, part_rows.history(part_asked.exclude_id), part_asked)))
+        order = pa.array(np.argsort(np.concatenate([places for places, _ in found])))
+        return {
+            feature.name: pa.concat_arrays([columns[feature.name] for _, columns in found]).take(order)
+            for feature in features
+        }
+
+    def _compute(self, definition: CompiledOnDemand, values: _Values, n_rows: int) -> None:
+        """One on-demand feature, row by row: the same function and the same call as in the request path."""
+        function = self._functions.get(definition.code)
+        names = [name for name, _ in definition.arguments]
+        columns = [_scalars(values.get(given)) for _, given in definition.arguments]
+        timestamps = frozenset(name for name, given in definition.arguments if given.dtype is DType.TIMESTAMP)
+        results: list[Scalar] = []
+        for row in zip(*columns, strict=True) if columns else [()] * n_rows:
+            arguments = dict(zip(names, row, strict=True))
+            results.append(call_on_demand(function, arguments, timestamps=timestamps, dtype=definition.dtype))
+        result = FeatureInput(definition.name, definition.dtype, on_demand=definition.name)
+        values.put(result, pa.array(results, ARROW_TYPES[definition.dtype]))
+
+
+class _Values:
+    """Every input that is asked for or needed on the way, each computed once."""
+
+    def __init__(self, project: CompiledProject, inputs: Sequence[FeatureInput]) -> None:
+        self._project = project
+        self._needed: dict[tuple[object, ...], FeatureInput] = {}
+        self._columns: dict[tuple[object, ...], pa.Array] = {}
+        self._order: list[str] = []
+        for given in inputs:
+            self._need(given)
+
+    def _need(self, given: FeatureInput) -> None:
+        if _identity(given) in self._needed:
+            return
+        self._needed[_identity(given)] = given
+        if given.on_demand is not None:
+            for _, argument in self._project.on_demand[given.on_demand].arguments:
+                self._need(argument)
+            self._order.append(given.on_demand)
+
+    def of_views(self) -> Iterator[FeatureInput]:
+        return (given for given in self._needed.values() if given.view is not None)
+
+    def of_requests(self) -> Iterator[FeatureInput]:
+        return (given for given in self._needed.values() if given.request_field is not None)
+
+    def on_demand_order(self) -> list[str]:
+        """On-demand features, each after those it reads."""
+        return self._order
+
+    def put(self, given: FeatureInput, column: pa.Array) -> None:
+        self._columns[_identity(given)] = column
+
+    def get(self, given: FeatureInput) -> pa.Array:
+        return self._columns[_identity(given)]
+
+
+def _identity(given: FeatureInput) -> tuple[object, ...]:
+    return given.view, given.feature, given.keys, given.on_demand, given.request_field
+
+
+class _Spine:
+    """The rows that are asked for: instants and request fields."""
+
+    def __init__(self, spine: pa.Table, mode: Mode) -> None:
+        self._table = spine
+        self.n_rows = spine.num_rows
+        self.decided_at = _micros(self._required("decided_at"))
+        if mode is Mode.REPLAY:
+            self.as_of = _micros(combined(self._required("as_of")).cast(pa.int64()).fill_null(BEGINNING))
+        else:
+            self.as_of = self.decided_at
+
+    def column(self, name: str, kind: pa.DataType) -> pa.Array:
+        """A request field as a type."""
+        return _cast(combined(self._required(name)), kind, name)
+
+    def has(self, name: str) -> bool:
+        return name in self._table.column_names
+
+    def asked(self, keys: Sequence[pa.Array], own: _OwnEvents | None) -> Queries:
+        """The questions of one reading."""
+        return Queries(
+            keys[0] if len(keys) == 1 else tuple(keys),
+            self.decided_at,
+            self.as_of,
+            exclude_id=None if own is None else own.ids,
+            request={} if own is None else own.columns,
+        )
+
+    def _required(self, name: str) -> pa.ChunkedArray:
+        if name not in self._table.column_names:
+            raise RequestError(
+                f"The spine has no column {name!r}.",
+                where="point-in-time features",
+                mend=f"give it; there are: {', '.join(self._table.column_names)}",
+            )
+        return self._table[name]
+
+
+class _OwnEvents:
+    """The requests as the rows that their events will be: ids, and columns named like request fields."""
+
+    def __init__(self, spine: _Spine, group: StateGroup, request: CompiledRequest | None) -> None:
+        if request is None or not request.id_columns:
+            raise RequestError(
+                f"A feature over {group.source!r} includes the request, whose event id is not known.",
+                where=f"entity {group.entity}",
+                mend="give the request definition, with its id columns",
+            )
+        parts = []
+        for name in request.id_columns:
+            field = request.schema.find(name)
+            assert field is not None
+            parts.append(_scalars(spine.column(name, ARROW_TYPES[field.dtype])))
+        ids = [row_id(event_id(values)) for values in zip(*parts, strict=True)]
+        self.ids = pa.array(ids, pa.binary(16))
+        fields = set(request.schema.names)
+        self.columns = {
+            field.name: spine.column(field.name, ARROW_TYPES[field.dtype])
+            if field.name in fields
+            else pa.nulls(spine.n_rows, ARROW_TYPES[field.dtype])
+            for field in group.columns.fields
+        }
+
+
+class _Rows(NamedTuple):
+    """Rows of a state group with what makes them visible."""
+
+    keys: tuple[pa.Array, ...]
+    order: tuple[pa.Array, ...]
+    columns: Mapping[str, pa.Array]
+    event_time: Micros
+    visible_from: Micros
+    visible_until: Micros
+    event_ids: pa.Array
+
+    def history(self, excluded: pa.Array | None) -> History:
+        """The rows, sorted for the kernel."""
+        return History.build(
+            self.keys[0] if len(self.keys) == 1 else self.keys,
+            self.event_time,
+            columns=self.columns,
+            order=self.order,
+            row_id=self._row_ids(excluded),
+            visible_from=self.visible_from,
+            visible_until=self.visible_until,
+        )
+
+    def _row_ids(self, excluded: pa.Array | None) -> pa.Array:
+        """Hashes of the ids. Where nothing is excluded only rows that share an instant need one: it breaks ties."""
+        n = len(self.event_time)
+        if excluded is not None:
+            return pa.array([row_id(text) for text in self.event_ids.to_pylist()], pa.binary(16))
+        order = np.argsort(self.event_time, kind="stable")
+        times = self.event_time[order]
+        same = times[1:] == times[:-1]
+        tied = np.zeros(n, bool)
+        tied[order[1:][same]] = True
+        tied[order[:-1][same]] = True
+        ids = np.zeros((n, 16), np.uint8)
+        places = np.flatnonzero(tied)
+        if len(places):
+            texts = self.event_ids.take(pa.array(places)).to_pylist()
+            ids[places] = np.frombuffer(b"".join([row_id(text) for text in texts]), np.uint8).reshape(-1, 16)
+        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [None, pa.py_buffer(ids)])
+
+    def take(self, places: Micros) -> _Rows:
+        """Some of the rows."""
+        at = pa.array(places)
+        return _Rows(
+            tuple(key.take(at) for key in self.keys),
+            tuple(values.take(at) for values in self.order),
+            {name: values.take(at) for name, values in self.columns.items()},
+            self.event_time[places],
+            self.visible_from[places],
+            self.visible_until[places],
+            self.event_ids.take(at),
+        )
+
+
+def window_feature(view: CompiledView, feature: CompiledFeature) -> WindowFeature:
+    """The kernel's form of a feature, its columns named as the group stores them."""
+
+    def stored(column: str | None) -> str | None:
+        return None if column is None else stored_column(view, column)
+
+    return WindowFeature(
+        name=f"{view.name}.{feature.name}",
+        aggregate=feature.aggregate,
+        column=stored(feature.column),
+        window_us=feature.window_us,
+        offset_us=feature.offset_us,
+        where=stored(feature.where),
+        every_us=feature.every_us,
+        publish_delay_us=feature.publish_delay_us,
+        n=feature.n,
+        params=feature.params,
+        include_request=feature.include_request,
+        over=stored(feature.over),
+    )
+
+
+def _reach(features: Sequence[WindowFeature], decided_at: Micros) -> tuple[Instant | None, Instant | None]:
+    """The event times that any window of any decision touches, `[since, until)`."""
+    if not len(decided_at):
+        return 0, 0
+    behind = 0
+    for feature in features:
+        if feature.window_us is None:
+            return None, int(decided_at.max())
+        grid = feature.every_us or 0
+        behind = max(behind, feature.window_us + feature.offset_us + grid + feature.publish_delay_us)
+    return int(decided_at.min()) - behind, int(decided_at.max())
+
+
+def _mask_null_keys(
+    columns: dict[str, pa.Array], features: Sequence[WindowFeature], rows: _Rows, asked: Queries
+) -> None:
+    """A request without a key has no windows, not even with its own event in them."""
+    keys = asked.keys if isinstance(asked.keys, tuple) else (asked.keys,)
+    missing = np.zeros(len(asked.q), bool)
+    for key in keys:
+        assert isinstance(key, pa.Array)
+        missing |= key.is_null().to_numpy(zero_copy_only=False)
+    if not missing.any():
+        return
+    plain = [replace(feature, include_request=False) for feature in features]
+    empty = rows.take(np.zeros(0, np.int64)).history(None)
+    one = Queries(
+        tuple(key.slice(0, 1) for key in keys) if len(keys) > 1 else keys[0].slice(0, 1), asked.q[:1]
+    )
+    nothing = compute(plain, empty, one)
+    for feature in features:
+        choose = pa.array(missing)
+        columns[feature.name] = pc.if_else(choose, nothing[feature.name][0], columns[feature.name])
+
+
+def _partitions(
+    rows: Sequence[pa.Array], queries: object, n_parts: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The part of each row and each query, by key."""
+    asked = queries if isinstance(queries, tuple) else (queries,)
+    n_rows = len(rows[0])
+    mixed = np.zeros(n_rows + len(asked[0]), np.int64)
+    for mine, theirs in zip(rows, asked, strict=True):
+        codes = pc.dictionary_encode(pa.concat_arrays([mine, theirs])).indices.fill_null(0)
+        mixed = (mixed * 31 + codes.to_numpy(zero_copy_only=False)) % n_parts
+    return mixed[:n_rows], mixed[n_rows:]
+
+
+def _take_queries(asked: Queries, places: Micros) -> Queries:
+    at = pa.array(places)
+    keys = asked.keys
+    return Queries(
+        tuple(key.take(at) for key in keys) if isinstance(keys, tuple) else keys.take(at),  # type: ignore[union-attr]
+        np.asarray(asked.q)[places],
+        None if asked.as_of is None else np.asarray(asked.as_of)[places],
+        None if asked.exclude_id is None else asked.exclude_id.take(at),  # type: ignore[union-attr]
+        {name: column.take(at) for name, column in asked.request.items()},
+    )
+
+
+def _cast(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
+    try:
+        return column if column.type == kind else column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise RequestError(
+            f"Column {name!r} is {column.type} and cannot be read as {kind}.",
+            where="point-in-time features",
+            mend="pass the column as the request declares it",
+        ) from error
+
+
+def _micros(column: pa.ChunkedArray | pa.Array) -> Micros:
+    values: Micros = combined(column).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _scalars(column: pa.Array) -> list[Scalar]:
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    values: list[Scalar] = column.to_pylist()
+    return values
