@@ -207,6 +207,7 @@ def open_decisions(
     decided_at = as_micros(decisions["decided_at"])
     affected = (decided_at <= as_of) & (decided_at + label.horizon_us > since)
     for facts in events:
+        facts = facts.filter(facts["event_time"].is_valid())  # a retraction may have none; what it ended is here too
         known = as_micros(facts["known_at"])
         ended = as_micros(facts["superseded_known_at"].cast(pa.int64()).fill_null(np.iinfo(np.int64).max))
         moved = facts.filter(

@@ -1,0 +1,270 @@
+"""Releases: pure transitions from one release event to the next, and the ledger they are appended to.
+
+The ledger stream `release/<decision>` holds every transition; what serves is a view over it. Nothing is ever changed:
+a rollback is one more entry. Appending is compare-and-set: whoever judged against an outdated champion is refused
+with a ConflictError and judges again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from volano.errors import ConflictError, InvariantError, NotReadyError, UnknownNameError
+from volano.protocols.catalog import CatalogReader, CatalogWriter
+from volano.records.learning import Evaluation, ModelVersion, ReleaseEvent
+from volano.values.instants import Instant
+
+RELEASED: Final = "released"
+REFUSED: Final = "refused"
+ROLLED_BACK: Final = "rolled_back"
+
+Verify = Callable[[str], object]
+"""Loads a model version by name and raises when it cannot be loaded (see `learn.train.load_version`)."""
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def stream_of(decision: str) -> str:
+    """The ledger stream of a decision's releases."""
+    return f"release/{decision}"
+
+
+def history(catalog: CatalogReader, decision: str) -> list[ReleaseEvent]:
+    """Every transition of a decision, oldest first."""
+    return [_decode(entry.body) for entry in catalog.entries(stream_of(decision))]
+
+
+def current(catalog: CatalogReader, decision: str) -> ReleaseEvent | None:
+    """The newest transition, or None before the first release.
+
+    Its `champion`, `bundle` and `release_id` are what serves, also when it is a refusal.
+    """
+    entry = catalog.last_entry(stream_of(decision))
+    return None if entry is None else _decode(entry.body)
+
+
+def find_verdict(
+    catalog: CatalogReader, decision: str, challenger: str, evaluation_set_hash: str
+) -> ReleaseEvent | None:
+    """The transition that already judged a challenger on an evaluation set, or None: a job that runs again finds it."""
+    for event in reversed(history(catalog, decision)):
+        judged_on = {evaluation.evaluation_set_hash for evaluation in event.evidence}
+        if (
+            event.challenger == challenger
+            and event.outcome != ROLLED_BACK
+            and evaluation_set_hash in judged_on
+        ):
+            return event
+    return None
+
+
+def champions(events: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:
+    """The releases in force, the serving one last: what a rollback goes back through."""
+    standing: list[ReleaseEvent] = []
+    for event in events:
+        if event.outcome == RELEASED:
+            standing.append(event)
+        elif event.outcome == ROLLED_BACK:
+            names = [release.champion for release in standing]
+            del standing[names.index(event.champion) + 1 :]
+    return standing
+
+
+# --- transitions -----------------------------------------------------------------------------------------------
+
+
+def first_release(
+    decision: str,
+    version: ModelVersion,
+    *,
+    at: Instant,
+    actor: str,
+    reason: str,
+    evidence: Sequence[Evaluation],
+) -> ReleaseEvent:
+    """The first version goes live. Its evidence is its own evaluation; there is no champion to compare with.
+
+    Raises:
+        InvariantError: there is no evidence.
+    """
+    _need_evidence(evidence, version.version)
+    return ReleaseEvent(
+        release_id=_release_id(decision, 1),
+        decision=decision,
+        outcome=RELEASED,
+        challenger=version.version,
+        champion=version.version,
+        previous=None,
+        first=version.version,
+        bundle=version.bundle,
+        at=at,
+        actor=actor,
+        reason=reason,
+        evidence=tuple(evidence),
+    )
+
+
+def release(
+    before: ReleaseEvent,
+    challenger: ModelVersion,
+    *,
+    at: Instant,
+    actor: str,
+    reason: str,
+    evidence: Sequence[Evaluation],
+    verify: Verify,
+) -> ReleaseEvent:
+    """The challenger replaces the champion.
+
+    Args:
+        before: the newest transition.
+        evidence: the comparison that it passed.
+        verify: loads a version; both the challenger and the rollback target must load.
+
+    Raises:
+        InvariantError: there is no evidence, or it compares with nothing.
+    """
+    _need_evidence(evidence, challenger.version)
+    if not any(evaluation.champion is not None for evaluation in evidence):
+        raise InvariantError(
+            f"The evidence for {challenger.version!r} compares with no champion.",
+            mend="judge it against the champion on the same rows",
+        )
+    verify(challenger.version)
+    verify(before.champion)
+    return msgspec.structs.replace(
+        before,
+        release_id=_next_id(before),
+        outcome=RELEASED,
+        challenger=challenger.version,
+        champion=challenger.version,
+        previous=before.champion,
+        bundle=challenger.bundle,
+        at=at,
+        actor=actor,
+        reason=reason,
+        evidence=tuple(evidence),
+    )
+
+
+def refuse(
+    before: ReleaseEvent,
+    challenger: str,
+    *,
+    at: Instant,
+    actor: str,
+    reason: str,
+    evidence: Sequence[Evaluation] = (),
+) -> ReleaseEvent:
+    """The champion stays. `release_id` stays too: decisions are still made under the same release."""
+    return msgspec.structs.replace(
+        before,
+        outcome=REFUSED,
+        challenger=challenger,
+        previous=before.champion,
+        at=at,
+        actor=actor,
+        reason=reason,
+        evidence=tuple(evidence),
+    )
+
+
+def rollback(
+    events: Sequence[ReleaseEvent],
+    *,
+    at: Instant,
+    actor: str,
+    reason: str,
+    verify: Verify,
+    to: str | None = None,
+    evidence: Sequence[Evaluation] = (),
+) -> ReleaseEvent:
+    """Go back to an earlier champion and its bundle.
+
+    Args:
+        events: every transition so far, from `history`.
+        to: a version that served before; the one before the present champion when None.
+        verify: loads a version; the target must load before anything changes.
+
+    Raises:
+        NotReadyError: there is nothing to go back to.
+        UnknownNameError: `to` never served, or was itself rolled back.
+    """
+    standing = champions(events)
+    earlier = {event.champion: event for event in standing[:-1]}
+    if not earlier:
+        served = f"only {standing[0].champion!r} was released" if standing else "nothing was released yet"
+        raise NotReadyError(f"There is no release to go back to: {served}.")
+    target = standing[-2].champion if to is None else to
+    if target not in earlier:
+        raise UnknownNameError(
+            f"Version {target!r} is no champion that a rollback can go back to.",
+            mend=f"known: {', '.join(earlier)}",
+        )
+    verify(target)
+    last = events[-1]
+    return msgspec.structs.replace(
+        last,
+        release_id=_next_id(last),
+        outcome=ROLLED_BACK,
+        challenger=last.champion,
+        champion=target,
+        previous=last.champion,
+        bundle=earlier[target].bundle,
+        at=at,
+        actor=actor,
+        reason=reason,
+        evidence=tuple(evidence),
+    )
+
+
+# --- writing ---------------------------------------------------------------------------------------------------
+
+
+def append(catalog: CatalogWriter, event: ReleaseEvent, *, after: ReleaseEvent | None) -> ReleaseEvent:
+    """Append a transition, if the newest one is still `after`.
+
+    Args:
+        after: the newest transition that the event was derived from; None for the first release.
+
+    Returns:
+        The event. When exactly this one was appended before (a job that runs again), nothing is added.
+
+    Raises:
+        ConflictError: someone else appended in between; read `current` again and judge again.
+    """
+    stream = stream_of(event.decision)
+    last = catalog.last_entry(stream)
+    standing = None if last is None else _decode(last.body)
+    if standing == event:
+        return event
+    sequence = 0 if last is None else last.sequence
+    expected = (
+        sequence if standing == after else sequence + 1
+    )  # a number that cannot be: the store refuses it
+    catalog.append(stream, [msgspec.json.encode(event)], at=event.at, expected=expected)
+    return event
+
+
+def _decode(body: bytes) -> ReleaseEvent:
+    return msgspec.json.decode(body, type=ReleaseEvent)
+
+
+def _need_evidence(evidence: Sequence[Evaluation], version: str) -> None:
+    if not evidence:
+        raise InvariantError(
+            f"There is no evidence for releasing {version!r}.", mend="evaluate it on an evaluation set first"
+        )
+
+
+def _release_id(decision: str, number: int) -> str:
+    return f"{decision}-r{number:04d}"
+
+
+def _next_id(before: ReleaseEvent) -> str:
+    head, _, number = before.release_id.rpartition("-r")
+    return _release_id(head, int(number) + 1)

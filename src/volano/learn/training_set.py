@@ -1,0 +1,386 @@
+"""Training sets: frozen, hashed tables of what was known when decisions were made and what came of them.
+
+Features are those that were served (or, for history, recomputed point in time by the caller); labels are mature ones,
+as they stood at `label_cutoff` from evidence applied by `stamp`. So a set built again from the same lake versions has
+the same root hash, whatever arrived later. Rows are sorted by id. Never reads the clock or a store; writes one
+artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from volano.errors import ConflictError, CorruptionError, RequestError, StateMismatchError
+from volano.kernels.merkle import merkle_root, row_digests
+from volano.kernels.standing import as_array, as_micros, newest_rows
+from volano.plan.definitions import CompiledLabel, CompiledModel, CompiledService
+from volano.protocols.artifact_store import ArtifactReader, ArtifactWriter
+from volano.protocols.catalog import CatalogReader, CatalogWriter
+from volano.records.label import LabelState
+from volano.records.learning import TrainingSetManifest
+from volano.values.identities import content_hash
+from volano.values.instants import Instant, format_duration, format_instant
+from volano.values.schema import DType
+
+KIND: Final = "training_set"
+"""The catalog's kind of manifests."""
+SYSTEM_COLUMNS: Final = ("id", "decided_at", "unit", "origin", "label")
+"""What stands in front of the features. `origin` is `logged` or `history`."""
+
+_INSTANT: Final = pa.timestamp("us", "UTC")
+_ARROW_TYPES: Final[dict[DType, pa.DataType]] = {
+    DType.BOOL: pa.bool_(),
+    DType.INT64: pa.int64(),
+    DType.FLOAT64: pa.float64(),
+    DType.STRING: pa.string(),
+    DType.TIMESTAMP: _INSTANT,
+    DType.LIST_FLOAT64: pa.list_(pa.float64()),
+    DType.LIST_INT64: pa.list_(pa.int64()),
+    DType.LIST_STRING: pa.list_(pa.string()),
+}
+
+
+class TrainingSet(NamedTuple):
+    """A manifest and its rows: `SYSTEM_COLUMNS`, then one column a feature, in the order of the service."""
+
+    manifest: TrainingSetManifest
+    table: pa.Table
+
+    @property
+    def features(self) -> pa.Table:
+        """The feature columns."""
+        return self.table.select(list(self.manifest.features))
+
+    @property
+    def label(self) -> pa.Array:
+        """The labels; never null."""
+        return as_array(self.table["label"])
+
+    @property
+    def units(self) -> pa.Array:
+        """What each row is resampled with."""
+        return as_array(self.table["unit"])
+
+
+class RollingSpans(NamedTuple):
+    """Which decisions train and which evaluate, all half-open (decision record 0005).
+
+    Training takes decisions before `training_until`, evaluation those in `[evaluation_from, evaluation_until)`.
+    """
+
+    training_until: Instant
+    evaluation_from: Instant
+    evaluation_until: Instant
+    rule: str
+
+
+def rolling_spans(cutoff: Instant, *, horizon_us: int, period_us: int) -> RollingSpans:
+    """The spans of a retraining at `cutoff`: the newest mature period evaluates, and an embargo lies before it.
+
+    Args:
+        cutoff: the label cut-off T.
+        horizon_us: of the label, H; a decision at t is mature from t + H on.
+        period_us: how often the model is retrained, P.
+
+    >>> rolling_spans(100, horizon_us=10, period_us=20)[:3]
+    (60, 70, 90)
+    """
+    until = cutoff - horizon_us
+    since = until - period_us
+    rule = f"rolling: evaluation of {format_duration(period_us)}, embargo of {format_duration(horizon_us)}"
+    return RollingSpans(since - horizon_us, since, until, rule)
+
+
+def build(
+    model: CompiledModel,
+    label: CompiledLabel,
+    decisions: pa.Table,
+    labels: pa.Table,
+    *,
+    name: str,
+    bundle: str,
+    decided_from: Instant,
+    decided_until: Instant,
+    label_cutoff: Instant,
+    stamp: Instant,
+    built_at: Instant,
+    artifacts: ArtifactWriter,
+    kind: str = "training",
+    history: pa.Table | None = None,
+    tables: Mapping[str, int] | None = None,
+    snapshots: Mapping[str, str] | None = None,
+    split_rule: str = "",
+    purposes: Sequence[str] = (),
+) -> TrainingSet:
+    """Build a set and store its rows as a Parquet artifact. The manifest is not stored: see `store_manifest`.
+
+    Args:
+        decisions: logged decisions: decision_id, decided_at, `feature__<input>` columns, and where present applied_at,
+            mode, attempt, unit, service_version. Counted are live ones, their first attempt, applied by `stamp`, made
+            with the model's present feature service, decided in `[decided_from, decided_until)`.
+        labels: label rows of `label`, for logged decisions and history alike.
+        name: of the set, such as `delay-2013-04-01`.
+        label_cutoff: labels as computed by then; only mature ones.
+        stamp: the newest applied stamp that counts, of decisions and of evidence.
+        built_at: instant that the manifest names; part of no hash.
+        kind: `training` or `evaluation`.
+        history: requests of the past as rows of the same shape, with features recomputed point in time. Where an id was
+            also decided live, the logged row stands.
+        tables: lake table -> version that was read; `snapshots`: source -> token of its table.
+        split_rule: how the rows were parted from their sibling, for people.
+
+    Raises:
+        RequestError: a feature column is missing.
+    """
+    matured = mature_labels(labels, label.name, label_cutoff=label_cutoff, stamp=stamp)
+    logged = _counted(decisions, model.service, decided_from, decided_until, stamp)
+    parts = [_members(logged, matured, model.service, label, "logged")]
+    if history is not None:
+        past = _within(history, decided_from, decided_until)
+        past = past.filter(
+            pc.invert(pc.is_in(past["decision_id"], value_set=as_array(logged["decision_id"])))
+        )
+        parts.append(_members(past, matured, model.service, label, "history"))
+    table = _sorted(pa.concat_tables(parts))
+    manifest = TrainingSetManifest(
+        name=name,
+        model=model.name,
+        bundle=bundle,
+        query_hash=content_hash([model.service, label, kind]),
+        service_version=model.service.version,
+        decided_from=decided_from,
+        decided_until=decided_until,
+        label_cutoff=label_cutoff,
+        stamp=stamp,
+        n_rows=table.num_rows,
+        n_positive=_positives(table),
+        root_hash=merkle_root(table),
+        artifact=artifacts.put(_parquet(table)),
+        built_at=built_at,
+        features=tuple(item.name for item in model.service.inputs),
+        tables=dict(tables or {}),
+        snapshots=dict(snapshots or {}),
+        n_history=table.num_rows - parts[0].num_rows,
+        split_rule=split_rule,
+        purposes=tuple(purposes),
+        kind=kind,
+    )
+    return TrainingSet(manifest, table)
+
+
+def mature_labels(labels: pa.Table, label: str, *, label_cutoff: Instant, stamp: Instant) -> pa.Table:
+    """The standing mature label of each decision at a cut-off: decision_id, value, value_text.
+
+    A row computed after the cut-off, or from evidence applied after the stamp, does not exist for the set. What is
+    pending, provisional, censored or retracted then is no row here, least of all a negative.
+    """
+    by_then = pc.and_(
+        pc.and_(pc.equal(labels["label"], label), pa.array(as_micros(labels["computed_at"]) <= label_cutoff)),
+        pc.fill_null(pc.less_equal(labels["evidence_stamp"].cast(pa.int64()), stamp), True),
+    )
+    rows = labels.filter(by_then)
+    if rows.num_rows:
+        rows = rows.take(pa.array(newest_rows(rows["decision_id"], as_micros(rows["computed_at"]))))
+    mature = rows.filter(pc.equal(rows["state"], LabelState.MATURE.value))
+    return mature.select(["decision_id", "value", "value_text"])
+
+
+def load(manifest: TrainingSetManifest, artifacts: ArtifactReader) -> TrainingSet:
+    """The frozen rows of a manifest."""
+    return TrainingSet(manifest, pq.read_table(pa.BufferReader(artifacts.get(manifest.artifact))))
+
+
+def verify(manifest: TrainingSetManifest, artifacts: ArtifactReader) -> None:
+    """Hash the frozen rows again.
+
+    Raises:
+        CorruptionError: they are not the rows that the manifest describes.
+    """
+    table = load(manifest, artifacts).table
+    found = merkle_root(table)
+    if found != manifest.root_hash or table.num_rows != manifest.n_rows:
+        raise CorruptionError(
+            f"Training set {manifest.name!r} does not match its manifest.",
+            where=f"root hash {found[:16]}, expected {manifest.root_hash[:16]}",
+            mend="build it again from its manifest; do not train on it",
+        )
+
+
+class Difference(NamedTuple):
+    """The ids by which two sets differ, sorted."""
+
+    only_before: tuple[str, ...]
+    only_after: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
+def difference(before: TrainingSet, after: TrainingSet) -> Difference:
+    """Which members differ, by id and content."""
+    old_ids, new_ids = as_array(before.table["id"]), as_array(after.table["id"])
+    at = pc.index_in(new_ids, value_set=old_ids)
+    shared = np.flatnonzero(at.is_valid().to_numpy(zero_copy_only=False))
+    old_rows = row_digests(before.table)[at.drop_null().to_numpy(zero_copy_only=False)]
+    changed = shared[(row_digests(after.table)[shared] != old_rows).any(axis=1)]
+    gone = old_ids.filter(pc.invert(pc.is_in(old_ids, value_set=new_ids)))
+    return Difference(
+        tuple(gone.to_pylist()),
+        tuple(new_ids.filter(at.is_null()).to_pylist()),
+        tuple(new_ids.take(pa.array(changed)).to_pylist()),
+    )
+
+
+def store_manifest(manifest: TrainingSetManifest, catalog: CatalogWriter) -> TrainingSetManifest:
+    """Write a manifest to the catalog; the same set again is the same as once.
+
+    Returns:
+        The manifest that stands in the catalog.
+
+    Raises:
+        StateMismatchError: a set of this name with other content exists.
+    """
+    try:
+        catalog.put(KIND, manifest.name, msgspec.json.encode(manifest), expected=0)
+    except ConflictError:
+        standing = find_manifest(manifest.name, catalog)
+        if standing is None or standing.root_hash != manifest.root_hash:
+            raise StateMismatchError(
+                f"Training set {manifest.name!r} exists with other content.",
+                where=f"root hash {standing.root_hash[:16] if standing else '?'}, new {manifest.root_hash[:16]}",
+                mend="give the new set a name of its own",
+            ) from None
+        return standing
+    return manifest
+
+
+def find_manifest(name: str, catalog: CatalogReader) -> TrainingSetManifest | None:
+    """The manifest of this name, or None."""
+    document = catalog.find(KIND, name)
+    return None if document is None else msgspec.json.decode(document.body, type=TrainingSetManifest)
+
+
+def _within(rows: pa.Table, decided_from: Instant, decided_until: Instant) -> pa.Table:
+    decided = as_micros(rows["decided_at"])
+    return rows.filter(pa.array((decided >= decided_from) & (decided < decided_until)))
+
+
+def _counted(
+    decisions: pa.Table,
+    service: CompiledService,
+    decided_from: Instant,
+    decided_until: Instant,
+    stamp: Instant,
+) -> pa.Table:
+    """Logged decisions that may become members; one row an id."""
+    rows = _within(decisions, decided_from, decided_until)
+    names = rows.column_names
+    if "applied_at" in names:
+        rows = rows.filter(pa.array(as_micros(rows["applied_at"]) <= stamp))
+    if "mode" in names:
+        rows = rows.filter(pc.equal(rows["mode"], "live"))
+    if "service_version" in names:
+        rows = rows.filter(pc.equal(rows["service_version"], service.version))
+    if "fallback" in names:
+        rows = rows.filter(pc.invert(_without_features(rows, service)))
+    if "attempt" in names and rows.num_rows and pc.max(rows["attempt"]).as_py():
+        first = newest_rows(rows["decision_id"], -rows["attempt"].to_numpy())
+        rows = rows.take(pa.array(np.sort(first)))
+    return rows
+
+
+def _without_features(rows: pa.Table, service: CompiledService) -> pa.ChunkedArray | pa.Array:
+    """The fallback answered before the features were read: nulls throughout that no model was served."""
+    nothing = pc.fill_null(pc.not_equal(rows["fallback"], ""), False)
+    if not pc.any(nothing).as_py():
+        return nothing
+    for item in service.inputs:
+        nothing = pc.and_(nothing, _feature(rows, item.name).is_null())
+    return nothing
+
+
+def _members(
+    rows: pa.Table, matured: pa.Table, service: CompiledService, label: CompiledLabel, origin: str
+) -> pa.Table:
+    """The rows with a mature label, in the columns of the set."""
+    at = pc.index_in(
+        as_array(rows["decision_id"].cast(pa.string())), value_set=as_array(matured["decision_id"])
+    )
+    has_label = at.is_valid()
+    rows = rows.filter(has_label)
+    values = matured.take(at.drop_null())
+    columns = {
+        "id": rows["decision_id"].cast(pa.string()),
+        "decided_at": pa.array(as_micros(rows["decided_at"])).cast(_INSTANT),
+        "unit": _units(rows),
+        "origin": pa.repeat(origin, rows.num_rows),
+        "label": _label_values(values, label),
+    }
+    for item in service.inputs:
+        columns[item.name] = _feature(rows, item.name).cast(_ARROW_TYPES[item.dtype])
+    return pa.table(columns)
+
+
+def _units(rows: pa.Table) -> pa.ChunkedArray:
+    """The unit of each row; a row without one is its own."""
+    ids = rows["decision_id"].cast(pa.string())
+    if "unit" not in rows.column_names:
+        return ids
+    units = rows["unit"].cast(pa.string())
+    return pc.if_else(pc.fill_null(pc.not_equal(units, ""), False), units, ids)
+
+
+def _label_values(values: pa.Table, label: CompiledLabel) -> pa.ChunkedArray:
+    if label.dtype is DType.STRING:
+        return values["value_text"]
+    numbers = values["value"]
+    if label.dtype is DType.BOOL:
+        return pc.not_equal(numbers, 0.0)
+    return numbers.cast(_ARROW_TYPES[label.dtype])
+
+
+def _feature(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    for written in (f"feature__{name}", name):
+        if written in rows.column_names:
+            return rows[written]
+    raise RequestError(
+        f"The rows lack the feature {name!r}.",
+        mend=f"columns there: {', '.join(rows.column_names)}",
+    )
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    ids = as_array(table["id"])
+    if pc.all(pc.less(ids.slice(0, max(len(ids) - 1, 0)), ids.slice(min(1, len(ids))))).as_py() is not False:
+        return table.combine_chunks()
+    return table.take(pc.sort_indices(ids)).combine_chunks()
+
+
+def _positives(table: pa.Table) -> int:
+    label = table["label"]
+    return int(pc.sum(label).as_py() or 0) if pa.types.is_boolean(label.type) else 0
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    words = [
+        field.name
+        for field in table.schema
+        if pa.types.is_string(field.type) and field.name not in ("id", "unit")
+    ]
+    pq.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=words)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def describe(manifest: TrainingSetManifest) -> str:
+    """One line about a set, for people."""
+    return (
+        f"{manifest.name}: {manifest.n_rows:,} rows decided {format_instant(manifest.decided_from)} to "
+        f"{format_instant(manifest.decided_until)}, labels as of {format_instant(manifest.label_cutoff)}, "
+        f"hash {manifest.root_hash[:12]}"
+    )
