@@ -242,11 +242,13 @@ def append(catalog: CatalogWriter, event: ReleaseEvent, *, after: ReleaseEvent |
     standing = None if last is None else _decode(last.body)
     if standing == event:
         return event
+    if standing != after:
+        raise ConflictError(
+            f"The releases of {event.decision!r} changed while version {event.challenger!r} was judged.",
+            mend="read the newest release and judge again",
+        )
     sequence = 0 if last is None else last.sequence
-    expected = (
-        sequence if standing == after else sequence + 1
-    )  # a number that cannot be: the store refuses it
-    catalog.append(stream, [msgspec.json.encode(event)], at=event.at, expected=expected)
+    catalog.append(stream, [msgspec.json.encode(event)], at=event.at, expected=sequence)
     return event
 
 
