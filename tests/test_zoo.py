@@ -16,7 +16,9 @@ ANIMALS = sorted(path.stem for path in ZOO.glob("*.py") if path.stem not in ("co
 
 
 @pytest.mark.parametrize("animal", ANIMALS)
-def test_a_wrong_project_is_told_where_and_how_to_mend(animal: str, golden: Callable[[str, str], None]) -> None:
+def test_a_wrong_project_is_told_where_and_how_to_mend(
+    animal: str, golden: Callable[[str, str], None]
+) -> None:
     with pytest.raises(ProjectError) as caught:
         compile_project(load_project(ZOO / f"{animal}.py"))
     assert all(mistake.mend and mistake.where for mistake in caught.value.mistakes)

@@ -8,9 +8,12 @@ layout do not count.
 from __future__ import annotations
 
 import ast
+import io
 import re
+import textwrap
+import tokenize
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 from volano.compile.context import Context
 from volano.compile.places import Places
@@ -31,60 +34,103 @@ _CHANCE: Final = re.compile(
 def code_ref(at: Definition, ctx: Context) -> CodeRef:
     """The reference to the function of an on-demand feature or projection, and its rules checked."""
     node = at.places.bindings.get(at.binding)
-    parts = dict(_closure(at.binding, at.places, _modules(ctx)))
+    seen = {f"{at.module.name}.{at.binding}"}
+    parts = {}
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        _check_purity(node, at, ctx)
-    source = "\n".join(f"{name}={text}" for name, text in sorted(parts.items()))
+        # Annotations and defaults are in the definition itself; what they name does not change the result.
+        arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        parts["("] = ", ".join(argument.arg for argument in arguments)
+        found = [(f"{line}", statement, at.places) for line, statement in enumerate(node.body)]
+        found += [more for part in node.body for more in _named_in(part, at.places, ctx.modules, seen)]
+    else:
+        found = list(_closure(at.binding, at.places, ctx.modules, set()))
+    for name, statement, places in found:
+        parts[name] = _canonical(statement, places)
+        _check_purity(statement, places, at, ctx)
+    source = "\n".join(f"{name}:\n{text}" for name, text in sorted(parts.items()))
     return CodeRef(at.module.name, at.binding, digest(source.encode()))
 
 
-def _modules(ctx: Context) -> dict[str, Places]:
-    return {definition.module.name: definition.places for definition in ctx.definitions.values()}
+_Found: TypeAlias = tuple[str, ast.stmt, Places]
 
 
-def _closure(
-    name: str, places: Places, modules: Mapping[str, Places], seen: set[tuple[str, str]] | None = None
-) -> Iterator[tuple[str, str]]:
-    """(module.name, canonical source) of a module-level name and of everything it refers to."""
-    seen = set() if seen is None else seen
-    if (places.module.name, name) in seen or name not in places.bindings:
+def _closure(name: str, places: Places, modules: Mapping[str, Places], seen: set[str]) -> Iterator[_Found]:
+    """A module-level name and all that it refers to in the project: (module.name, statement, module)."""
+    key = f"{places.module.name}.{name}"
+    if key in seen or name not in places.bindings:
         return
-    seen.add((places.module.name, name))
+    seen.add(key)
     node = places.bindings[name]
-    if isinstance(node, ast.ImportFrom):
-        origin = modules.get((node.module or "").lstrip("."))
-        original = next((a.name for a in node.names if (a.asname or a.name) == name), name)
-        if origin is not None:
-            yield from _closure(original, origin, modules, seen)
-            return
-    if isinstance(node, ast.Import):
-        target = modules.get(name)
-        if target is not None:
-            yield target.module.name, ast.dump(target.tree)
-            return
-    body = _body(node)
-    yield f"{places.module.name}.{name}", "\n".join(ast.dump(part) for part in body)
-    for part in body:
-        for child in ast.walk(part):
-            if isinstance(child, ast.Name):
-                yield from _closure(child.id, places, modules, seen)
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield from _imported_from(node, name, places, modules, seen)
+        return
+    yield key, node, places
+    yield from _named_in(node, places, modules, seen)
 
 
-def _body(node: ast.stmt) -> list[ast.AST]:
-    """What decides a result: not decorators, annotations and defaults, which the definition holds."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
-        named: list[ast.AST] = [ast.Constant(argument.arg) for argument in arguments]
-        return [*named, *node.body]
-    return [node]
+def _named_in(
+    node: ast.stmt, places: Places, modules: Mapping[str, Places], seen: set[str]
+) -> Iterator[_Found]:
+    for child in ast.walk(node):
+        if isinstance(child, ast.Name):
+            yield from _closure(child.id, places, modules, seen)
+        elif isinstance(child, ast.Import | ast.ImportFrom):
+            yield from _imported_from(child, "", places, modules, seen)
 
 
-def _check_purity(function: ast.FunctionDef | ast.AsyncFunctionDef, at: Definition, ctx: Context) -> None:
-    imported = _imported(at.places.tree) | _imported(function)
-    for node in ast.walk(function):
-        if not isinstance(node, ast.Attribute | ast.Name):
+def _imported_from(
+    node: ast.Import | ast.ImportFrom,
+    name: str,
+    places: Places,
+    modules: Mapping[str, Places],
+    seen: set[str],
+) -> Iterator[_Found]:
+    """What an import brings in from the project: a name of a module, or a whole module; every alias without a name."""
+    aliases = [alias for alias in node.names if name in ("", alias.asname or alias.name.split(".")[0])]
+    for alias in aliases:
+        if isinstance(node, ast.Import):
+            yield from _whole(alias.name, modules, seen)
             continue
-        called = _dotted(node, imported)
+        origin = _origin(node, places)
+        if origin in modules and alias.name in modules[origin].bindings:
+            yield from _closure(alias.name, modules[origin], modules, seen)
+        else:
+            yield from _whole(f"{origin}.{alias.name}".strip("."), modules, seen)
+
+
+def _whole(name: str, modules: Mapping[str, Places], seen: set[str]) -> Iterator[_Found]:
+    if name in modules:
+        for binding in modules[name].bindings:
+            yield from _closure(binding, modules[name], modules, seen)
+
+
+def _origin(node: ast.ImportFrom, places: Places) -> str:
+    """The module that a `from ... import` names, relative to the project's root."""
+    if not node.level:
+        return node.module or ""
+    is_package = places.module.file.endswith("__init__.py")
+    parts = places.module.name.split(".")
+    kept = parts[: len(parts) - node.level + (1 if is_package else 0)]
+    return ".".join([*kept, *([node.module] if node.module else [])])
+
+
+def _canonical(node: ast.stmt, places: Places) -> str:
+    """The statement's text without decorators, comments and blank lines; the same under every Python version."""
+    text = textwrap.dedent(ast.get_source_segment(places.module.source, node, padded=True) or "")
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _check_purity(node: ast.stmt, places: Places, at: Definition, ctx: Context) -> None:
+    imported = _imported(places.tree)
+    for child in ast.walk(node):
+        if not isinstance(child, ast.Attribute | ast.Name):
+            continue
+        called = _dotted(child, imported)
         if _CLOCK.fullmatch(called):
             what, mend = (
                 "reads the clock",
@@ -94,8 +140,8 @@ def _check_purity(function: ast.FunctionDef | ast.AsyncFunctionDef, at: Definiti
             what, mend = "draws at random", "the result must depend on the arguments alone"
         else:
             continue
-        what = f"{ctx.title(at)} {what}: {ast.unparse(node)}."
-        ctx.report.mistake(what, file=at.module.file, line=node.lineno, mend=mend)
+        what = f"{ctx.title(at)} {what}: {ast.unparse(child)}."
+        ctx.report.mistake(what, file=places.module.file, line=child.lineno, mend=mend)
 
 
 def _imported(tree: ast.AST) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from volano.compile.places import Step
+from volano.compile.places import Places, Step
 from volano.compile.report import Report
 from volano.compile.resolve import Definition, kind_of
 from volano.plan.definitions import (
@@ -45,6 +45,7 @@ class Context:
 
     definitions: dict[int, Definition]
     report: Report
+    modules: dict[str, Places]
     shapes: dict[int, EventShape] = field(default_factory=dict)
     entities: dict[int, CompiledEntity] = field(default_factory=dict)
     sources: dict[int, CompiledSource] = field(default_factory=dict)

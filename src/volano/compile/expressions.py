@@ -6,12 +6,14 @@ reads the clock or chance are mistakes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlglot import exp, parse_one
-from sqlglot.errors import ParseError, SqlglotError, TokenError
+from sqlglot import ErrorLevel, exp, parse_one
+from sqlglot.dialects import DuckDB
+from sqlglot.errors import ParseError, TokenError
 from sqlglot.optimizer.annotate_types import annotate_types
 
 from volano.compile.report import nearest
@@ -20,6 +22,7 @@ from volano.values.schema import DType
 Problem = tuple[str, str]
 """What is wrong, and the mend."""
 
+_DIALECT: Final = "duckdb"
 _SQL_TYPES: Final = {
     DType.BOOL: "BOOLEAN",
     DType.INT64: "BIGINT",
@@ -47,6 +50,7 @@ _CLOCK: Final = frozenset(
 _CHANCE: Final = frozenset(
     {"gen_random_uuid", "nextval", "rand", "random", "setseed", "uuid", "uuidv4", "uuidv7"}
 )
+_PLAIN: Final = re.compile("[a-z_][a-z0-9_]*")
 _STATEFUL: Final = (exp.AggFunc, exp.Window, exp.Subquery, exp.Select, exp.Exists)
 
 
@@ -82,7 +86,11 @@ def read_expression(text: str, columns: Mapping[str, DType]) -> tuple[Expression
     select, problems = _parse(f"SELECT {text}\n AS value FROM source", text)
     if select is None:
         return None, problems
-    if len(select.expressions) != 1 or _has_clauses(select) or isinstance(select.expressions[0], exp.Star):
+    if (
+        len(select.expressions) != 1
+        or _has_clauses(select)
+        or isinstance(select.expressions[0].unalias(), exp.Star)
+    ):
         return None, [
             (f"SQL {text!r} is not one expression", "write one expression over the columns of a row")
         ]
@@ -128,12 +136,13 @@ def read_select(text: str, columns: Mapping[str, DType]) -> tuple[Selection | No
 
 
 def cast(expression: Expression, dtype: DType) -> str:
-    """SQL of an expression that gives exactly a logical type.
+    """SQL of an expression that gives exactly a logical type; a bool does so by itself.
 
     >>> cast(Expression("a + 1", DType.INT64, ("a",)), DType.INT64)
     'CAST(a + 1 AS BIGINT)'
     """
-    return f"CAST({expression.sql} AS {_SQL_TYPES[dtype]})"
+    exact = expression.dtype is dtype is DType.BOOL
+    return expression.sql if exact else f"CAST({expression.sql} AS {_SQL_TYPES[dtype]})"
 
 
 def identifier(name: str) -> str:
@@ -143,7 +152,7 @@ def identifier(name: str) -> str:
     ('delay', '"order"')
     """
     node = exp.to_identifier(name, quoted=not _is_plain(name))
-    return str(node.sql("duckdb"))
+    return str(node.sql(_DIALECT))
 
 
 def compute(relation: str, computed: Sequence[tuple[str, str]], *, replaced: Sequence[str] = ()) -> str:
@@ -164,16 +173,12 @@ def compute(relation: str, computed: Sequence[tuple[str, str]], *, replaced: Seq
 
 
 def _is_plain(name: str) -> bool:
-    try:
-        node = parse_one(name, read="duckdb")
-    except SqlglotError:
-        return False
-    return isinstance(node, exp.Column) and node.sql("duckdb") == name
+    return bool(_PLAIN.fullmatch(name)) and name.upper() not in DuckDB.Tokenizer.KEYWORDS
 
 
 def _parse(statement: str, shown: str) -> tuple[exp.Select | None, list[Problem]]:
     try:
-        parsed = parse_one(statement, read="duckdb")
+        parsed = parse_one(statement, read=_DIALECT)
     except ParseError as error:
         near = str(error.errors[0].get("highlight", "")).strip() if error.errors else ""
         at = f" near {near!r}" if near and near in shown else ", it is not complete"
@@ -202,21 +207,27 @@ def _check(
                 )
     if problems:
         return [], list(dict.fromkeys(problems))
-    texts = [_unqualified(item).sql("duckdb", comments=False) for item in select.expressions]
-    read = [tuple(dict.fromkeys(c.name for c in item.find_all(exp.Column))) for item in select.expressions]
-    typed = _typed(select, columns)
-    found = [
-        (item.alias_or_name, Expression(text, _dtype(item), names))
-        for item, text, names in zip(typed.expressions, texts, read, strict=True)
-    ]
-    return found, problems
+    return [(item.alias_or_name, _expression(item, columns)) for item in select.expressions], problems
+
+
+def _expression(item: exp.Expr, columns: Mapping[str, DType]) -> Expression:
+    """Type an expression whose columns are known. The tree is changed in place; nobody reads it again."""
+    plain = item.unalias()
+    names: dict[str, None] = {}
+    for column in plain.find_all(exp.Column):
+        column.set("table", None)
+        column.type = _SQL_TYPES[columns[column.name]]
+        names[column.name] = None
+    annotate_types(plain, dialect=_DIALECT, overwrite_types=False)
+    text = plain.sql(_DIALECT, comments=False, unsupported_level=ErrorLevel.IGNORE)
+    return Expression(text, _dtype(plain), tuple(names))
 
 
 def _refused(item: exp.Expr) -> list[Problem]:
     problems = []
     for node in item.walk():
         if isinstance(node, _STATEFUL):
-            shown = node.sql("duckdb")
+            shown = node.sql(_DIALECT)
             problems.append(
                 (
                     f"SQL {shown!r} looks at more than one row",
@@ -227,24 +238,6 @@ def _refused(item: exp.Expr) -> list[Problem]:
             mend = "time arrives in a column; the result must depend on the row alone"
             problems.append((f"SQL {node.sql('duckdb')!r} reads the clock or chance", mend))
     return problems[:1]
-
-
-def _unqualified(item: exp.Expr) -> exp.Expr:
-    plain = item.unalias().copy()
-    for column in plain.find_all(exp.Column):
-        column.set("table", None)
-    return plain
-
-
-def _typed(select: exp.Select, columns: Mapping[str, DType]) -> exp.Select:
-    typed = select.copy()
-    for column in typed.find_all(exp.Column):
-        column.set("table", exp.to_identifier("source"))
-    types = {name: _SQL_TYPES.get(dtype, "VARCHAR") for name, dtype in columns.items()}
-    schema: dict[str, object] = {"source": types}
-    annotated = annotate_types(typed, schema=schema, dialect="duckdb")
-    assert isinstance(annotated, exp.Select)
-    return annotated
 
 
 def _dtype(item: exp.Expr) -> DType | None:

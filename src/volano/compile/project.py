@@ -14,6 +14,7 @@ from volano.compile.lower.on_demand import lower_on_demand
 from volano.compile.lower.schemas import lower_events, lower_requests
 from volano.compile.lower.sources import lower_sources
 from volano.compile.lower.views import lower_views
+from volano.compile.places import Places
 from volano.compile.report import Caution, Report
 from volano.compile.resolve import find_definitions
 from volano.compile.validate import validate
@@ -44,8 +45,9 @@ def compile_project(loaded: LoadedProject, *, namespace: str = "default") -> Com
         ProjectError: with every mistake found, each with file, line and mend.
     """
     report = Report()
-    definitions = find_definitions(loaded, report)
-    ctx = Context(definitions, report)
+    places = [Places(module) for module in loaded.modules]
+    definitions = find_definitions(places, report)
+    ctx = Context(definitions, report, {of_module.module.name: of_module for of_module in places})
     if not definitions:
         file = loaded.modules[0].file if loaded.modules else "project.py"
         mend = 'bind definitions to module-level names: ops = vo.Owner("ops", contact="...")'

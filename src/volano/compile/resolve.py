@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from volano.compile.loaded import LoadedModule, LoadedProject
+from volano.compile.loaded import LoadedModule
 from volano.compile.places import Places, Step
 from volano.compile.report import Report
 from volano.spec.decision import Decision
@@ -81,13 +82,12 @@ class Definition:
         return self.places.line(self.binding, path)
 
 
-def find_definitions(project: LoadedProject, report: Report) -> dict[int, Definition]:
+def find_definitions(places: Sequence[Places], report: Report) -> dict[int, Definition]:
     """Every definition by the identity of its object, in declaration order.
 
     An object that several modules name belongs to the one that declares it. A name that is bound twice in
     one module is a mistake: the first definition would be lost in silence.
     """
-    places = [Places(module) for module in project.modules]
     found: dict[int, Definition] = {}
     for of_module in places:
         for binding, value in of_module.module.values.items():

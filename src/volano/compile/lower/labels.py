@@ -9,7 +9,7 @@ import msgspec
 
 from volano.compile.annotations import NAMES
 from volano.compile.context import Context, column_names
-from volano.compile.expressions import identifier, read_expression
+from volano.compile.expressions import cast, identifier, read_expression
 from volano.compile.report import nearest
 from volano.compile.resolve import Definition
 from volano.plan.definitions import CompiledLabel, CompiledSource
@@ -127,7 +127,8 @@ def _value(at: Definition, source: CompiledSource, ctx: Context) -> tuple[str, D
         mend = "a label is a bool or a number: compare, or CAST(... AS DOUBLE)"
         ctx.mistake(at, f"{ctx.title(at)}: its value is {shown}.", mend, "value")
         return None
-    return expression.sql, expression.dtype
+    is_column = source.schema.find(expression.sql) is not None
+    return expression.sql if is_column else cast(expression, expression.dtype), expression.dtype
 
 
 def _default(at: Definition, dtype: DType, ctx: Context) -> bool | int | float | None:

@@ -1,0 +1,169 @@
+"""Plan: declared definitions against the applied ones → steps. Pure: the state of the world comes in as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from volano.compile.state import state_groups
+from volano.errors import PlanRefused
+from volano.plan.definitions import CompiledModel, CompiledProject
+from volano.plan.diff import diff
+from volano.plan.impact import impact_of
+from volano.plan.plan import Plan, PlanState
+from volano.plan.state import StateGroup
+from volano.plan.steps import (
+    BackfillGroup,
+    CreateTable,
+    HandOver,
+    PublishState,
+    RegisterDefinitions,
+    RetireState,
+    Step,
+    StoreBundle,
+    WidenTable,
+)
+from volano.values.schema import Field, Schema
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    what: str
+    mend: str
+
+
+def plan(
+    declared: CompiledProject,
+    applied: CompiledProject | None,
+    state: PlanState,
+    *,
+    bundle: str,
+    applied_bundle: str = "",
+    warnings: tuple[str, ...] = (),
+) -> Plan:
+    """What it takes to put declared definitions in force.
+
+    Args:
+        declared: the compiled project.
+        applied: what is in force; None before the first apply.
+        state: what exists: groups, hand-overs, tables.
+        bundle: digest of the declared project's sources; `applied_bundle` of the applied one's.
+        warnings: of the compilation, to be shown with the plan.
+
+    Returns:
+        A plan; an empty one when nothing differs.
+
+    Raises:
+        PlanRefused: stored columns would change their type or meaning; nothing is done.
+    """
+    refusals = [] if applied is None else list(_refusals(applied, declared))
+    if refusals:
+        raise PlanRefused(
+            "\n".join(refusal.what for refusal in refusals),
+            where=f"namespace {declared.namespace!r}",
+            mend="; ".join(dict.fromkeys(refusal.mend for refusal in refusals)),
+        )
+    changes = diff(applied, declared)
+    groups = state_groups(declared)
+    built = [group for group in groups if group.hash not in state.groups]
+    steps = tuple(_steps(declared, applied, state, groups, bundle=bundle, applied_bundle=applied_bundle))
+    return Plan(
+        project=declared,
+        bundle=bundle,
+        based_on="" if applied is None else applied.definitions_hash,
+        groups=groups,
+        changes=changes,
+        impact=impact_of(
+            changes, applied, declared, built=built, events_per_key_day=state.events_per_key_day
+        ),
+        steps=steps,
+        warnings=warnings,
+    )
+
+
+def _steps(
+    declared: CompiledProject,
+    applied: CompiledProject | None,
+    state: PlanState,
+    groups: tuple[StateGroup, ...],
+    *,
+    bundle: str,
+    applied_bundle: str,
+) -> Iterator[Step]:
+    """The order matters: code and tables first, then history, then state, and what is read from it last."""
+    if bundle != applied_bundle:
+        yield StoreBundle(bundle)
+    yield from _table_steps(declared, applied, state)
+    for source in declared.sources.values():
+        if source.name not in state.handed_over:
+            yield HandOver(source.name, source.table or "")
+    built = [group for group in groups if group.hash not in state.groups]
+    for group in built:
+        views = tuple(view.name for view in group.views)
+        yield BackfillGroup(group.hash, group.entity, group.source, views)
+    declared_hashes = tuple(group.hash for group in groups)
+    kept = tuple(hash_ for hash_ in state.groups if hash_ in {*declared_hashes, *state.needed_groups})
+    retired = tuple(hash_ for hash_ in state.groups if hash_ not in kept)
+    if built or retired or applied is None:
+        yield PublishState(tuple(dict.fromkeys([*declared_hashes, *kept])))
+    if applied is None or applied != declared or bundle != applied_bundle:
+        based_on = "" if applied is None else applied.definitions_hash
+        yield RegisterDefinitions(declared.definitions_hash, bundle, based_on)
+    if retired:
+        yield RetireState(retired)
+
+
+def _table_steps(
+    declared: CompiledProject, applied: CompiledProject | None, state: PlanState
+) -> Iterator[Step]:
+    before = {} if applied is None else author_columns(applied)
+    for table, columns in author_columns(declared).items():
+        if table not in state.tables:
+            yield CreateTable(table, columns)
+            continue
+        old = before.get(table, Schema(()))
+        new = tuple(field for field in columns.fields if old.find(field.name) is None)
+        if new:
+            yield WidenTable(table, Schema(new))
+
+
+def author_columns(project: CompiledProject) -> dict[str, Schema]:
+    """The author's columns of every lake table that is named after a definition."""
+    tables = {f"fact_{source.name}": source.schema for source in project.sources.values()}
+    for decision in project.decisions.values():
+        request = project.requests[decision.request]
+        asked = [Field(f"request__{f.name}", f.dtype, nullable=True) for f in request.schema.fields]
+        tables[f"decision_{decision.name}"] = Schema((*asked, *_served(project.models[decision.model])))
+    return tables
+
+
+def _served(model: CompiledModel) -> list[Field]:
+    return [Field(f"feature__{read.name}", read.dtype, nullable=True) for read in model.service.inputs]
+
+
+def _refusals(applied: CompiledProject, declared: CompiledProject) -> Iterator[_Refusal]:
+    """Changes that would give stored columns another type, or stored events another identity."""
+    if applied.namespace != declared.namespace:
+        mend = "plan with the namespace that is in force, or start a data folder of its own"
+        what = (
+            f"Namespace {applied.namespace!r} is in force here, and the project is of {declared.namespace!r}."
+        )
+        yield _Refusal(what, mend)
+    before = author_columns(applied)
+    for table, columns in author_columns(declared).items():
+        for field in columns.fields:
+            old = before.get(table, Schema(())).find(field.name)
+            if old is not None and old.dtype is not field.dtype:
+                what = f"Column {table}.{field.name} holds {old.dtype} and would hold {field.dtype}."
+                yield _Refusal(what, f"give {field.name.partition('__')[2] or field.name!r} another name")
+    for name, source in declared.sources.items():
+        past = applied.sources.get(name)
+        if past is None:
+            continue
+        if past.id_columns != source.id_columns:
+            was, is_ = ", ".join(past.id_columns), ", ".join(source.id_columns)
+            what = f"Source {name!r} identified its events by {was} and would by {is_}."
+            yield _Refusal(what, "declare a new source for the events with the new id")
+        if past.event_time != source.event_time:
+            what = f"Source {name!r} takes its event time from {past.event_time} and would from {source.event_time}."
+            yield _Refusal(what, "declare a new source for the events with the new event time")
