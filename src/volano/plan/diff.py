@@ -118,7 +118,9 @@ def _widens(old: Any, new: Any, changed: set[str]) -> bool:
             schema_widens = widens(old.schema, new.schema)
             return changed <= {"schema", "stream"} and schema_widens and (new.stream or not old.stream)
         case CompiledView(), CompiledView():
-            return changed <= {"features", "projection"} and all(item in new.features for item in old.features)
+            return changed <= {"features", "projection"} and all(
+                item in new.features for item in old.features
+            )
         case CompiledRequest(), CompiledRequest():
             return changed == {"schema"} and widens(old.schema, new.schema)
         case CompiledModel(), CompiledModel():
