@@ -13,6 +13,7 @@ from volano.errors import CorruptionError, StateMismatchError
 from volano.stores import sqlite_catalog
 from volano.stores.sqlite_catalog import SqliteCatalog
 from volano.testing.conformance.catalog import CatalogConformance
+from volano.testing.conformance.processes import run
 
 
 class TestSqliteCatalog(CatalogConformance):
@@ -42,3 +43,28 @@ def test_a_damaged_file_is_corruption(tmp_path):
     with pytest.raises(CorruptionError) as found:
         SqliteCatalog(tmp_path)
     assert found.value.mend
+
+
+def test_a_full_disk_changes_nothing(tmp_path):
+    """Without space StoreFullError, and what was there stays readable."""
+    code = """
+        import resource
+        from volano.errors import StoreFullError
+        catalog = resolve("volano.stores.sqlite_catalog:SqliteCatalog")(folder)
+        catalog.put("model", "a", b"1")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        try:
+            catalog.put("model", "a", bytes(1_000_000))
+        except StoreFullError as error:
+            print(bool(error.mend), catalog.find("model", "a").body)
+        """
+    _, said = run(code, tmp_path)
+    assert said.strip() == "True b'1'"
+
+
+def test_writes_are_synced(tmp_path):
+    """The journal mode and the sync level that survive a loss of power."""
+    catalog = SqliteCatalog(tmp_path)
+    with catalog._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
