@@ -12,6 +12,7 @@ its digest put behind, and the whole key kept in front of the value.
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ _PREFIX: Final = b"\x01"
 _MAX_KEY: Final = 511
 _CUT: Final = _MAX_KEY - 16
 """A stored key of exactly 511 bytes is a long one: its first 495 bytes and a 16-byte digest."""
+
+_HARDLY_BYTES: Final = 64 << 20
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -390,7 +393,9 @@ def _from_lmdb(error: Any, folder: Path) -> StoreError:
         return StoreFullError(
             f"The online store is full: {said}.", where=str(folder), mend="open it with a larger map_size"
         )
-    if "No space left" in said or "File too large" in said or "quota" in said:
+    # LMDB calls a short write, which is how a disk becomes full, an input/output error.
+    is_short = "Input/output error" in said and shutil.disk_usage(folder).free < _HARDLY_BYTES
+    if is_short or "No space left" in said or "File too large" in said or "quota" in said:
         return StoreFullError(
             f"No space left for the online store: {said}.",
             where=str(folder),
@@ -409,5 +414,7 @@ def _from_lmdb(error: Any, folder: Path) -> StoreError:
             mend="remove this folder; the store is rebuilt from the lake",
         )
     return StoreError(
-        f"The online store failed: {said}.", where=str(folder), mend="check the disk and its log"
+        f"The online store failed: {said}.",
+        where=str(folder),
+        mend="check the disk and its log, its free space and the limit on file sizes (`ulimit -f`)",
     )
