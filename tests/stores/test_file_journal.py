@@ -91,3 +91,19 @@ def test_a_cursor_past_the_end_is_corruption(tmp_path):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(CorruptionError):
         FileJournalReader(tmp_path).read({last.segment: last.end}, limit=9)
+
+
+def test_half_an_append_is_cut_off_whole(tmp_path):
+    """A loss of power may keep the first record of an unsynced append and not the second: neither is left."""
+    journal = FileJournalWriter(tmp_path)
+    journal.append([b"kept"], sync=True)
+    journal.append([b"first", b"second"], sync=False)
+    journal.close()
+    path = tmp_path / "w0-00000001.journal"
+    path.write_bytes(path.read_bytes()[:-6] + bytes(6))
+    for n in range(2):
+        journal = FileJournalWriter(tmp_path)
+        journal.append([b"next %d" % n], sync=True)
+        journal.close()
+    found = FileJournalReader(tmp_path).read({}, limit=9)
+    assert [entry.record for entry in found] == [b"kept", b"next 0", b"next 1"]

@@ -273,6 +273,21 @@ class ApplyLogPowerLossConformance:
                 found = self.open_writer(after_loss).read(0, limit=100)
                 assert found == [batch(n) for n in range(1, n_found + 2)]
 
+    def test_a_batch_in_doubt_stops_the_log(self) -> None:
+        """After a failed sync nothing is appended until the log was opened again: the batch may be there already."""
+        disk = SimulatedDisk()
+        log = self.open_writer(disk)
+        log.append(batch(1))
+        disk.failures = {disk.n_effects + 2: errno.EIO}
+        with pytest.raises(StoreError):
+            log.append(batch(2))
+        with pytest.raises(StoreError) as refused:
+            log.append(batch(2))
+        assert refused.value.mend
+        reopened = self.open_writer(disk.kill())
+        last = reopened.last()
+        assert last == batch(2)
+
     def test_a_full_disk_lets_the_same_batch_try_again(self) -> None:
         """StoreFullError leaves the log as it was; with space the same batch goes in."""
         disk = SimulatedDisk(capacity=150)
