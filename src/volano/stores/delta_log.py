@@ -3,7 +3,8 @@
 delta-rs reads the log, creates tables, widens and checkpoints them. Blind appends and compactions are written here, in
 the format of the Delta protocol (https://github.com/delta-io/delta/blob/master/PROTOCOL.md), for two reasons: delta-rs
 syncs nothing, so a loss of power can leave an entry that names empty files; and it folds the whole file list into its
-handle at every append (40 ms at 300 files of 18 columns), where an entry costs what it holds.
+handle at every append (40 ms at 300 files of 18 columns), where an entry costs what it holds
+(docs/decisions/0012-own-delta-commits.md).
 """
 
 from __future__ import annotations

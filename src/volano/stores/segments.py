@@ -18,6 +18,7 @@ All integers are little endian and unsigned. Three fields do work that a length 
 
 A full segment ends with a seal (a frame without payload), so damage to its last records shows as well. The marker
 begins with 0xC1, which occurs in neither MessagePack nor UTF-8; it makes looking for the next frame cheap.
+Why, and what was refused: docs/decisions/0011-durable-segments.md.
 """
 
 from __future__ import annotations
