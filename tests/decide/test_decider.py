@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from scipy import stats
 
 from tests.decide.projects import (
     CODE,
@@ -297,6 +298,38 @@ def test_a_release_never_changes_half_way(online: LmdbOnlineStore) -> None:
     first, later = bench.decide(), bench.decide()
     assert (first.model_version, first.release_id, first.score) == ("risk-0001", "release-1", 2475 / 5_000)
     assert (later.model_version, later.release_id, later.score) == ("risk-0002", "release-2", 0.9)
+
+
+def test_two_bundles_lie_side_by_side(online: LmdbOnlineStore) -> None:
+    """A rollback puts yesterday's code in force again, next to today's."""
+    project = make_project()
+    today = serving_of(project, online)
+    older = prepare_serving(
+        project,
+        "get_risk",
+        bundle="c" * 64,
+        groups=(),
+        online=online,
+        functions=Code(long_haul=lambda distance: distance > 9_000, hour=hour_of),
+        release=release(release_id="release-0"),
+        champion=model(project),
+    )
+    bench = Bench(today)
+    before = bench.decide()
+    bench.decider.serve(older)
+    rolled_back = bench.decide()
+    bench.decider.serve(today)
+    assert [each.features[1] for each in (before, rolled_back, bench.decide())] == [True, False, True]
+    assert (before.bundle[0], rolled_back.bundle[0]) == ("b", "c")
+
+
+def test_realised_frequencies_match_logged_propensities(online: LmdbOnlineStore) -> None:
+    bench = Bench(serving_of(make_project(policy=SOFTMAX), online))
+    made = [bench.decide(decision_id=f"d-{i}") for i in range(5_000)]
+    warned = sum(each.action == "warn" for each in made)
+    share = next(each.propensity for each in made if each.action == "warn")
+    observed, wanted = [warned, 5_000 - warned], [5_000 * share, 5_000 * (1 - share)]
+    assert stats.chisquare(observed, wanted).pvalue > 1e-3
 
 
 def test_no_answer_mixes_two_releases_under_load(online: LmdbOnlineStore) -> None:

@@ -81,6 +81,10 @@ class OnlineFeatures:
         self._n_plain = len(plain)
         self._plain = JointReader([lookup.reader for lookup in plain]) if plain else None
         self._plain_slots = [slot for lookup in plain for slot in lookup.slots]
+        if self._plain is not None:
+            self._plain.read(
+                [[]] * self._n_plain, 0
+            )  # the compiled code is loaded now, not in the first request
         self._online = online
 
     @property
