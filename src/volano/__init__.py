@@ -63,7 +63,6 @@ __all__ = [
     "Source",
     "Threshold",
     "Trainer",
-    "__version__",
     "count",
     "count_distinct",
     "first",

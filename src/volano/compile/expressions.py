@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlglot import ErrorLevel, exp, parse_one
@@ -56,7 +56,7 @@ _STATEFUL: Final = (exp.AggFunc, exp.Window, exp.Subquery, exp.Select, exp.Exist
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked expression: its canonical text, its type (None when unknown), the columns it reads."""
+    """A checked expression: its text as written, its type (None when unknown), the columns it reads."""
 
     sql: str
     dtype: DType | None
@@ -95,7 +95,11 @@ def read_expression(text: str, columns: Mapping[str, DType]) -> tuple[Expression
             (f"SQL {text!r} is not one expression", "write one expression over the columns of a row")
         ]
     found, problems = _check(select, columns)
-    return (None if problems else found[0][1]), problems
+    if problems:
+        return None, problems
+    expression = found[0][1]
+    has_comment = "--" in text or "/*" in text
+    return (expression if has_comment else replace(expression, sql=text.strip())), []
 
 
 def read_select(text: str, columns: Mapping[str, DType]) -> tuple[Selection | None, list[Problem]]:

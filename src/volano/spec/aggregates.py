@@ -155,5 +155,5 @@ def rate(
 
 
 def time_since_last(column: Column | None = None, **window: Unpack[Window]) -> Any:
-    """Seconds from the last row's event_time to the window's end; with a column, from its last value."""
+    """Seconds since the last row's event_time; with a column, since its last non-null value."""
     return Aggregate("time_since_last", column, **window)

@@ -22,6 +22,7 @@ from volano.compile.expressions import (
 )
 from volano.compile.report import nearest
 from volano.compile.resolve import Definition
+from volano.kernels.aggregates import AGGREGATES
 from volano.plan.definitions import (
     CodeRef,
     CompiledEntity,
@@ -362,6 +363,10 @@ def _output(
     ctx: Context,
 ) -> DType | None:
     rule = RULES[aggregate.kind]
+    if aggregate.kind not in AGGREGATES:
+        mend = f"this version computes: {', '.join(sorted(set(AGGREGATES) & set(RULES)))}"
+        ctx.mistake(at, f"{_of(at, name)}: vo.{aggregate.kind} cannot be computed yet.", mend, name)
+        return None
     for read, written in ((column, aggregate.column), (over, aggregate.over)):
         if written is not None and read is None:
             return None
