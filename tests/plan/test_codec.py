@@ -10,7 +10,9 @@ from tests.compile.projects import AIRPORTS, FLIGHTS, compiled
 from volano.compile.planner import plan
 from volano.errors import CorruptionError
 from volano.plan.codec import decode_plan, decode_project, encode_plan, encode_project
+from volano.plan.definitions import CompiledModel
 from volano.plan.plan import PlanState
+from volano.values.identities import content_hash
 
 OLD = Path(__file__).parent / "old"
 
@@ -22,6 +24,25 @@ def test_what_is_written_is_read_back(file):
     assert decode_project(encode_project(project)) == project
     assert decode_plan(encode_plan(done)) == done
     assert encode_plan(decode_plan(encode_plan(done))) == encode_plan(done)
+
+
+@pytest.mark.parametrize("file", [FLIGHTS, AIRPORTS], ids=lambda file: file.stem)
+def test_what_is_read_back_has_the_hashes_it_had(file):
+    project = compiled(file).project
+    again = decode_project(encode_project(project))
+    assert again.definitions_hash == project.definitions_hash
+    for name, model in project.models.items():
+        assert again.models[name].service.version == model.service.version
+
+
+def test_a_new_optional_field_changes_no_hash():
+    class Wider(CompiledModel, frozen=True, omit_defaults=True):
+        novelty: str | None = None
+        more: dict[str, int] = {}  # noqa: RUF012 - msgspec copies it
+
+    model = compiled().project.models["delay"]
+    wider = Wider(**{name: getattr(model, name) for name in model.__struct_fields__})
+    assert content_hash(wider) == content_hash(model)
 
 
 @pytest.mark.parametrize("file", sorted(OLD.glob("project_*.json")), ids=lambda file: file.stem)

@@ -3,6 +3,10 @@
 Everything here can be written as JSON and read back for ever. Author code is named by a `CodeRef` and lives
 in the bundle; nothing here holds a function. Names inside one project are unique a kind and unqualified; the
 namespace stands once, in `CompiledProject`.
+
+A field with its default is left out of the JSON, and so of every hash: a new optional field changes no hash of what was
+compiled before it. (msgspec compares defaults by identity; a default text other than "" would break that, hence
+`Projection`.)
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from volano.values.schema import DType, Field, Scalar, Schema
 T = TypeVar("T")
 
 
-class CodeRef(msgspec.Struct, frozen=True):
+class CodeRef(msgspec.Struct, frozen=True, omit_defaults=True):
     """An author's function: where it lives in the bundle, and the digest of its module's source.
 
     Args:
@@ -32,12 +36,12 @@ class CodeRef(msgspec.Struct, frozen=True):
     source_hash: str
 
 
-class CompiledOwner(msgspec.Struct, frozen=True):
+class CompiledOwner(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     contact: str
 
 
-class CompiledEntity(msgspec.Struct, frozen=True):
+class CompiledEntity(msgspec.Struct, frozen=True, omit_defaults=True):
     """What features describe. `keys` are the typed key parts, in order."""
 
     name: str
@@ -61,7 +65,7 @@ class Projection(msgspec.Struct, frozen=True):
     """What the author's function takes and gives: arrow, pandas, polars."""
 
 
-class CompiledSource(msgspec.Struct, frozen=True):
+class CompiledSource(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where the events of one schema come from: a table, a stream, or both with a hand-over.
 
     Args:
@@ -90,7 +94,7 @@ class CompiledSource(msgspec.Struct, frozen=True):
     accept_late_us: int | None = None
 
 
-class CompiledFeature(msgspec.Struct, frozen=True):
+class CompiledFeature(msgspec.Struct, frozen=True, omit_defaults=True):
     """One windowed aggregate of a view; the fields mean what they mean in `kernels.features.WindowFeature`."""
 
     name: str
@@ -111,7 +115,7 @@ class CompiledFeature(msgspec.Struct, frozen=True):
     """The second column: the denominator of `ratio`."""
 
 
-class CompiledView(msgspec.Struct, frozen=True):
+class CompiledView(msgspec.Struct, frozen=True, omit_defaults=True):
     """Timestamped features of an entity, computed from one source.
 
     `key_columns` are columns of the source (after projection), one a key part of the entity.
@@ -128,7 +132,7 @@ class CompiledView(msgspec.Struct, frozen=True):
     """Hash of all that changes a value: view, source schema and time rules, projection code. Not of the owner."""
 
 
-class FeatureInput(msgspec.Struct, frozen=True):
+class FeatureInput(msgspec.Struct, frozen=True, omit_defaults=True):
     """One input of a model or an on-demand function.
 
     Exactly one of `view`, `on_demand`, `request_field` says where it comes from. `keys` are the request's
@@ -146,7 +150,7 @@ class FeatureInput(msgspec.Struct, frozen=True):
     request_field: str | None = None
 
 
-class CompiledOnDemand(msgspec.Struct, frozen=True):
+class CompiledOnDemand(msgspec.Struct, frozen=True, omit_defaults=True):
     """A feature computed inside the request. `arguments` pairs a parameter with what it reads."""
 
     name: str
@@ -155,7 +159,7 @@ class CompiledOnDemand(msgspec.Struct, frozen=True):
     dtype: DType
 
 
-class CompiledRequest(msgspec.Struct, frozen=True):
+class CompiledRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a decision is asked with. `id_columns` names the source id when the request is an event of its own."""
 
     name: str
@@ -163,7 +167,7 @@ class CompiledRequest(msgspec.Struct, frozen=True):
     id_columns: tuple[str, ...] = ()
 
 
-class CompiledHistory(msgspec.Struct, frozen=True):
+class CompiledHistory(msgspec.Struct, frozen=True, omit_defaults=True):
     """Requests of the past, from a table: what would have been asked, and when."""
 
     name: str
@@ -172,7 +176,7 @@ class CompiledHistory(msgspec.Struct, frozen=True):
     at_sql: str
 
 
-class CompiledService(msgspec.Struct, frozen=True):
+class CompiledService(msgspec.Struct, frozen=True, omit_defaults=True):
     """The ordered features that a model reads; its hash is its version."""
 
     name: str
@@ -184,7 +188,7 @@ class CompiledService(msgspec.Struct, frozen=True):
         return content_hash(self)[:16]
 
 
-class CompiledLabel(msgspec.Struct, frozen=True):
+class CompiledLabel(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a decision gets its label from later events.
 
     Args:
@@ -208,7 +212,7 @@ class CompiledLabel(msgspec.Struct, frozen=True):
     has_default: bool = False
 
 
-class CompiledTrainer(msgspec.Struct, frozen=True):
+class CompiledTrainer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A trainer by its entry-point name (`lightgbm`, `sklearn`, `python`), with its parameters."""
 
     kind: str
@@ -216,7 +220,7 @@ class CompiledTrainer(msgspec.Struct, frozen=True):
     code: CodeRef | None = None
 
 
-class CompiledModel(msgspec.Struct, frozen=True):
+class CompiledModel(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model: its service, label and trainer. `label` is empty when none is declared: it can score, not learn."""
 
     name: str
@@ -229,14 +233,14 @@ class CompiledModel(msgspec.Struct, frozen=True):
     seed: int = 0
 
 
-class CompiledPolicy(msgspec.Struct, frozen=True):
+class CompiledPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
     """A policy by name (`threshold`, `greedy`, `epsilon_greedy`, `softmax`), with its parameters."""
 
     kind: str
     params: dict[str, Any] = {}
 
 
-class CompiledDecision(msgspec.Struct, frozen=True):
+class CompiledDecision(msgspec.Struct, frozen=True, omit_defaults=True):
     """A decision API: request schema, model, policy, actions, deadline, fallback."""
 
     name: str
@@ -252,7 +256,7 @@ class CompiledDecision(msgspec.Struct, frozen=True):
     max_staleness_us: int | None = None
 
 
-class CompiledGate(msgspec.Struct, frozen=True):
+class CompiledGate(msgspec.Struct, frozen=True, omit_defaults=True):
     """The test a challenger must pass: `metric` better than the champion's by more than `margin`, at `confidence`."""
 
     metric: str
@@ -261,7 +265,7 @@ class CompiledGate(msgspec.Struct, frozen=True):
     min_labels: int
 
 
-class CompiledRelease(msgspec.Struct, frozen=True):
+class CompiledRelease(msgspec.Struct, frozen=True, omit_defaults=True):
     """How versions of a decision's model are released. `keep_first`: the first released version shadows for ever."""
 
     name: str
@@ -270,7 +274,7 @@ class CompiledRelease(msgspec.Struct, frozen=True):
     keep_first: bool = False
 
 
-class CompiledProject(msgspec.Struct, frozen=True):
+class CompiledProject(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything a project declares. `by_name` fields are dictionaries in declaration order."""
 
     namespace: str

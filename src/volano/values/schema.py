@@ -27,7 +27,7 @@ class DType(StrEnum):
     LIST_STRING = "list<string>"
 
 
-class Field(msgspec.Struct, frozen=True):
+class Field(msgspec.Struct, frozen=True, omit_defaults=True):
     """One column: its name, type, and whether it may be null.
 
     `entity` names the entity whose key this column holds, if any.
