@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from volano.errors import AuthorCodeError, UnsupportedError
@@ -137,7 +138,18 @@ class StateRowMap:
         failures.extend(RowFailure(view.name, row, error) for row, error in failed)
         for field in projection.columns.fields:
             columns[stored_column(view, field.name)] = computed[field.name].combine_chunks()
-        return tuple(computed[name].combine_chunks() for name in view.key_columns)
+        keys = tuple(computed[name].combine_chunks() for name in view.key_columns)
+        if not failed:
+            return keys
+        # A row that failed keeps the key that its source gives, so that the other views of the group see it.
+        is_failed = np.zeros(rows.num_rows, bool)
+        is_failed[[row for row, _ in failed]] = True
+        return tuple(
+            pc.if_else(pa.array(is_failed), rows[name].combine_chunks(), key)
+            if name in rows.column_names
+            else key
+            for name, key in zip(view.key_columns, keys, strict=True)
+        )
 
     def _computation(self, projection: Projection, view: str) -> Callable[[pa.Table], pa.Table]:
         if projection.sql is not None:

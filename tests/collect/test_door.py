@@ -1,0 +1,150 @@
+"""The door: what fits is journaled as it is, what does not fit is journaled with its reason, and neighbours are safe."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.collect.world import START, World, project, sale
+from volano.errors import RequestError, UnknownNameError
+from volano.plan.definitions import CompiledProject
+from volano.records.journal import EventReceived, Operation, decode_record
+from volano.records.receipt import ReceiptStatus
+from volano.values.instants import HOUR_US, MINUTE_US
+
+
+@pytest.fixture
+def world(tmp_path):
+    with World(tmp_path) as opened:
+        yield opened
+
+
+def journaled(world: World) -> list[EventReceived]:
+    return [decode_record(entry.record) for entry in world.reader.read({}, limit=1_000)]  # type: ignore[misc]
+
+
+def test_an_event_that_fits_is_journaled_with_its_identity(world):
+    (receipt,) = world.door.accept("sales", [sale("a", START)])
+    (record,) = journaled(world)
+    assert receipt.status is ReceiptStatus.PENDING
+    assert record.receipt_id == receipt.receipt_id
+    assert (record.namespace, record.source, record.event_id) == ("shops", "sales", "a")
+    assert record.event_time == record.received_at == START
+    assert record.problem is None
+
+
+def test_bytes_are_kept_as_they_were_sent(world):
+    raw = b'{ "sale_id":"a", "pieces":1,"till":0, "sold_at":"2026-03-01T01:00:00+01:00" }'
+    world.door.accept("sales", [raw])
+    (record,) = journaled(world)
+    assert record.payload == raw
+    assert record.event_time == START
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "field"),
+    [
+        ({"pieces": "one"}, "wrong_type", "pieces"),
+        ({"pieces": 1.5}, "wrong_type", "pieces"),
+        ({"pieces": True}, "wrong_type", "pieces"),
+        ({"pieces": 2**63}, "wrong_type", "pieces"),
+        ({"pieces": None}, "wrong_type", "pieces"),
+        ({"colour": "red"}, "unknown_field", "colour"),
+        ({"amount": float("nan")}, "not_finite", "amount"),
+        ({"sold_at": datetime(2026, 3, 1)}, "naive_timestamp", "sold_at"),
+        ({"sold_at": 1_772_323_200}, "wrong_type", "sold_at"),
+        ({"sold_at": datetime(2026, 3, 1, 0, 5, 1, tzinfo=UTC)}, "future_event_time", "sold_at"),
+        ({"kind": "\ud800"}, "malformed", ""),
+        ({"kind": object()}, "wrong_type", "kind"),
+    ],
+)
+def test_what_does_not_fit_is_quarantined_with_the_field(world, change, code, field):
+    receipts = world.door.accept("sales", [sale("a", START), sale("b", START, **change), sale("c", START)])
+    assert [receipt.status for receipt in receipts] == ["pending", "quarantined", "pending"]
+    assert receipts[1].problem is not None
+    assert receipts[1].problem[:2] == (code, field)
+    assert [record.problem for record in journaled(world)] == [None, receipts[1].problem, None]
+
+
+def test_a_missing_field_is_named_and_an_absent_nullable_one_is_null(world):
+    receipts = world.door.accept("sales", [b'{"sale_id":"a","pieces":1,"till":0}', {"sale_id": "b"}])
+    assert [receipt.problem and receipt.problem[:2] for receipt in receipts] == [
+        ("missing_field", "sold_at"),
+        ("missing_field", "pieces"),
+    ]
+    assert [record.event_id for record in journaled(world)] == ["a", "b"]
+
+
+def test_a_clock_that_runs_a_little_ahead_is_tolerated(world):
+    (receipt,) = world.door.accept("sales", [sale("a", START + 5 * MINUTE_US)])
+    assert receipt.problem is None
+
+
+@given(
+    junk=st.lists(
+        st.binary(max_size=40) | st.sampled_from([b"[" * 100_000, b"{}", b"null", b"\xff"]), max_size=5
+    )
+)
+def test_fuzzed_bytes_never_raise_and_never_lose_a_neighbour(tmp_path_factory, junk):
+    with World(tmp_path_factory.mktemp("fuzz")) as world:
+        receipts = world.door.accept("sales", [*junk, sale("good", START)])
+        assert [receipt.status for receipt in receipts] == ["quarantined"] * len(junk) + ["pending"]
+        assert [record.payload for record in journaled(world)[:-1]] == junk
+
+
+def test_one_payload_has_one_hash_however_it_is_written(world):
+    same = [
+        sale("a", START, kind=None),
+        {
+            **sale("a", START),
+            "kind": None,
+            "sold_at": datetime(2026, 3, 1, 2, tzinfo=timezone(timedelta(hours=2))),
+        },
+        msgspec.json.encode({name: value for name, value in sale("a", START).items() if name != "kind"}),
+    ]
+    world.door.accept("sales", same)
+    assert len({record.payload_hash for record in journaled(world)}) == 1
+
+
+def test_a_retraction_needs_only_the_id(world):
+    receipts = world.door.accept("sales", [{"sale_id": "a"}], operation=Operation.RETRACT, revision=1)
+    assert receipts[0].problem is None
+
+
+@pytest.mark.parametrize(
+    ("operation", "revision"),
+    [(Operation.INSERT, 1), (Operation.CORRECT, 0), (Operation.RETRACT, 0), (Operation.CORRECT, 2**31)],
+)
+def test_a_revision_that_does_not_fit_its_operation_is_refused(world, operation, revision):
+    with pytest.raises(RequestError, match="does not fit the operation"):
+        world.door.accept("sales", [sale("a", START)], operation=operation, revision=revision)
+
+
+def test_an_unknown_source_names_the_nearest(world):
+    with pytest.raises(UnknownNameError, match="no source named 'sale'") as raised:
+        world.door.accept("sale", [])
+    assert raised.value.mend == "did you mean: sales"
+
+
+def test_a_source_without_a_stream_takes_no_events(tmp_path):
+    definition = project()
+    sales = msgspec.structs.replace(definition.sources["sales"], stream=False)
+    with World(tmp_path, _with(definition, sales)) as world, pytest.raises(RequestError, match="no pushed"):
+        world.door.accept("sales", [sale("a", START)])
+
+
+def _with(definition: CompiledProject, sales) -> CompiledProject:
+    return msgspec.structs.replace(definition, sources={"sales": sales})
+
+
+def test_receipt_ids_are_time_ordered_and_different(world):
+    first = world.door.accept("sales", [sale(str(n), START) for n in range(50)])
+    world.clock.advance_to(START + HOUR_US)
+    second = world.door.accept("sales", [sale("z", START)])
+    ids = [receipt.receipt_id for receipt in first]
+    assert len(set(ids)) == 50
+    assert max(ids) < second[0].receipt_id
