@@ -88,6 +88,13 @@ class Stores:
             )
         return self._online[state]  # type: ignore[no-any-return]
 
+    def close_online(self, *, keep: str) -> None:
+        """Close every online store but one."""
+        for state in [state for state in self._online if state != keep]:
+            store = self._online.pop(state)
+            self._opened.remove(store)
+            store.close()
+
     def close(self) -> None:
         """Close everything that was opened, newest first."""
         while self._opened:
