@@ -155,18 +155,37 @@ class Learner:
         self._session.refresh(decision)
         return event
 
-    def release(self, decision: str, version: ModelVersion, *, at: Instant, actor: str, reason: str) -> ReleaseEvent:
-        """Release a version that is already trained, judged on its own evaluation part.
+    def release(
+        self, decision: str, version: ModelVersion, *, at: Instant, actor: str, force_reason: str | None = None
+    ) -> ReleaseEvent:
+        """Judge a trained version on its own evaluation part, and release it if the gate lets it pass.
+
+        Args:
+            force_reason: release it whatever the gate says, for this recorded reason. It is measured all the same.
 
         Raises:
-            NotReadyError: the gate refuses it; the ledger says why.
+            NotReadyError: it cannot be measured, and nothing serves yet.
         """
+        catalog = self._session.stores.catalog
         candidate = self.candidate(version)
-        event = self.judge(decision, candidate, at=at, actor=actor)
-        if event is None or event.champion != version.version:
-            why = "nothing could be measured" if event is None else event.reason
-            raise NotReadyError(f"{version.version} was not released: {why}", mend="train on more mature labels")
-        return event
+        before = releases.current(catalog, decision)
+        if before is not None and force_reason is not None:
+            verdict = self._verdict(self._gate(decision), before, candidate)
+            evidence = () if verdict.evaluation is None else (verdict.evaluation,)
+            reason = f"{force_reason} (forced; the gate said: {verdict.reason})"
+            event = releases.release(
+                before, version, at=at, actor=actor, reason=reason, evidence=evidence, verify=self.verify
+            )
+            releases.append(catalog, event, before=before)
+            self._session.refresh(decision)
+            return event
+        judged = self.judge(decision, candidate, at=at, actor=actor)
+        if judged is None:
+            raise NotReadyError(
+                f"{version.version} cannot be measured: its evaluation part has no mature labels of both kinds.",
+                mend="train again when more labels are mature; see `volano status`",
+            )
+        return judged
 
     def rollback(self, decision: str, *, at: Instant, actor: str, reason: str) -> ReleaseEvent:
         """Go back to the champion before the present one; its artifact is loaded and checked first."""

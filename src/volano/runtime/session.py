@@ -65,12 +65,17 @@ class Session:
             self.stores.journal_reader,
             self.stores.apply_log,
             self.stores.online(applied.state),
-            BundleFunctions(self.bundles, self.loader.needed_projects()),
+            self.functions,
             self.stores.sql,
             self.clock,
         )
         applier.recover()
         return applier
+
+    @cached_property
+    def functions(self) -> BundleFunctions:
+        """The authors' functions of every bundle that serves."""
+        return BundleFunctions(self.bundles, self.loader.needed_projects())
 
     @cached_property
     def committer(self) -> Committer:

@@ -1,0 +1,127 @@
+"""The facade: one project, its verbs, each one call into the runtime. Holds no rule of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+
+from volano.decide.explain import ExplainedDecision
+from volano.plan.plan import Plan
+from volano.protocols.clock import Clock
+from volano.protocols.reporter import Reporter
+from volano.records.journal import DecisionMade, Operation
+from volano.records.learning import ModelVersion, ReleaseEvent
+from volano.records.receipt import Receipt
+from volano.runtime.applied import Applied
+from volano.runtime.checks import Finding
+from volano.runtime.clock import SystemClock
+from volano.runtime.jobs import JobRun
+from volano.runtime.silence import Silence
+from volano.runtime.status import Status
+from volano.runtime.workplace import Workplace
+
+
+class Project:
+    """A project's folder, open for work. Use it as a context manager, or close it.
+
+    Open with `Project.open`. Each verb raises `volano.errors.VolanoError` with what, where and the mend.
+    """
+
+    def __init__(self, workplace: Workplace) -> None:
+        self._work = workplace
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        clock: Clock | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+        reporter: Reporter | None = None,
+    ) -> Self:
+        """Open the project of a folder.
+
+        Args:
+            folder: holds `volano.toml` and the definitions.
+            clock: the machine's when None; a `ReplayClock` turns years into minutes.
+            entropy: so many random bytes, for ids; a replay passes a seeded source.
+            reporter: hears of progress.
+        """
+        return cls(Workplace(Path(folder), clock or SystemClock(), entropy, reporter or Silence()))
+
+    def plan(self) -> Plan:
+        """What it takes to put the definitions of the folder in force."""
+        return self._work.plan()
+
+    def apply(self, reporter: Reporter | None = None) -> Applied:
+        """Carry out the plan; resumes where a crash left it."""
+        return self._work.apply(reporter)
+
+    def observe(
+        self,
+        source: str,
+        event: Mapping[str, Any] | bytes,
+        *,
+        operation: Operation = Operation.INSERT,
+        revision: int = 0,
+    ) -> Receipt:
+        """Take one event in; it is kept when this returns."""
+        return self._work.session.observe(source, [event], operation=operation, revision=revision)[0]
+
+    def decide(
+        self, name: str, request: Mapping[str, Any] | bytes, *, decision_id: str | None = None
+    ) -> DecisionMade:
+        """Decide, and log the decision."""
+        return self._work.session.decide(name, request, decision_id=decision_id)
+
+    def drain(self, *, commit: bool = False) -> int:
+        """Make everything accepted visible; write the lake when that is due or asked for."""
+        return self._work.session.drain(commit=commit)
+
+    def run_due(self) -> list[JobRun]:
+        """Run the recurring jobs that are due: labels, shadow scores, retraining."""
+        return self._work.run_due()
+
+    def train(self, model: str) -> ModelVersion:
+        """Build a training set as of now and train a version; it serves only when released."""
+        return self._work.train(model)
+
+    def release(
+        self, decision: str, version: str | None = None, *, force_reason: str | None = None
+    ) -> ReleaseEvent:
+        """Judge a version (the newest when None) and release it if the gate lets it pass."""
+        return self._work.release(decision, version, force_reason)
+
+    def rollback(self, decision: str, reason: str) -> ReleaseEvent:
+        """Serve the champion before the present one again."""
+        return self._work.rollback(decision, reason)
+
+    def status(self) -> Status:
+        """How the project stands."""
+        return self._work.status()
+
+    def decisions(self, name: str, *, limit: int = 20, since: int | None = None) -> pa.Table:
+        """The newest logged decisions of a name, newest first."""
+        return self._work.decisions(name, limit, since)
+
+    def decision(self, decision_id: str) -> ExplainedDecision:
+        """One decision explained: request, features, model, release, policy, label, shadows."""
+        return self._work.decision(decision_id)
+
+    def check(self) -> list[Finding]:
+        """Check every invariant; one finding a rule, sound or broken."""
+        return self._work.check()
+
+    def close(self) -> None:
+        """Sync and release everything."""
+        self._work.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

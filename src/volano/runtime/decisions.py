@@ -1,0 +1,100 @@
+"""Logged decisions, read back: the newest ones, and one explained."""
+
+from __future__ import annotations
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from volano.collect.tables import decision_table
+from volano.decide.explain import ExplainedDecision, decision_of_row, explain_decision
+from volano.errors import UnknownNameError
+from volano.records.journal import ShadowScored
+from volano.records.label import Label, LabelState
+from volano.runtime.labelling import LABELS
+from volano.runtime.session import Session
+from volano.values.instants import Instant
+
+_SHADOWS = "shadow_score"
+
+
+def newest_decisions(session: Session, name: str, limit: int, since: Instant | None) -> pa.Table:
+    """The newest rows of a decision's table, newest first.
+
+    Raises:
+        UnknownNameError: no such decision.
+    """
+    session.applied.project.decision(name)
+    lake, table = session.stores.lake, decision_table(name)
+    if lake.version(table) is None:
+        return pa.table({"decision_id": pa.array([], pa.string())})
+    rows = lake.read(table, where={"decided_at": (since, None)})
+    order = pc.sort_indices(rows, sort_keys=[("decided_at", "descending"), ("decision_id", "descending")])
+    return rows.take(order[:limit])
+
+
+def explain_logged(session: Session, decision_id: str) -> ExplainedDecision:
+    """Explain a decision by its id.
+
+    Raises:
+        UnknownNameError: no decision of this id was logged.
+    """
+    lake = session.stores.lake
+    for name in session.applied.project.decisions:
+        table = decision_table(name)
+        if lake.version(table) is None:
+            continue
+        found = _rows(lake.read(table), decision_id)
+        if not found.num_rows:
+            continue
+        row = found.sort_by("attempt").to_pylist()[-1]
+        project = session.loader.project(row["bundle"])
+        service = project.model(row["model"]).service
+        kept = {
+            key: value
+            for key, value in row.items()
+            if not key.startswith("feature__")
+        }
+        kept |= {f"feature__{read.name}": row.get(f"feature__{read.name}") for read in service.inputs}
+        made = decision_of_row(kept, namespace=project.namespace, decision=name)
+        return explain_decision(
+            made, project, labels=_labels(session, decision_id), shadows=_shadows(session, decision_id)
+        )
+    raise UnknownNameError(
+        f"No decision {decision_id!r} was logged.", mend="list some with `volano decisions list NAME`"
+    )
+
+
+def _rows(table: pa.Table, decision_id: str) -> pa.Table:
+    return table.filter(pc.equal(table["decision_id"], decision_id))
+
+
+def _labels(session: Session, decision_id: str) -> list[Label]:
+    lake = session.stores.lake
+    if lake.version(LABELS) is None:
+        return []
+    rows = _rows(lake.read(LABELS), decision_id).sort_by("computed_at")
+    numbers = rows
+    for name in ("decided_at", "matures_at", "computed_at", "evidence_stamp"):
+        at = numbers.column_names.index(name)
+        numbers = numbers.set_column(at, name, numbers[name].cast(pa.int64()))
+    return [_label(row) for row in numbers.to_pylist()]
+
+
+def _label(row: dict[str, object]) -> Label:
+    value = row.pop("value_text") if row["value"] is None else row["value"]
+    row.pop("value_text", None)
+    fields = {name: row[name] for name in Label.__struct_fields__ if name in row}
+    return msgspec.convert({**fields, "value": value, "state": LabelState(str(row["state"]))}, Label)
+
+
+def _shadows(session: Session, decision_id: str) -> list[ShadowScored]:
+    lake = session.stores.lake
+    if lake.version(_SHADOWS) is None:
+        return []
+    rows = _rows(lake.read(_SHADOWS), decision_id)
+    rows = rows.set_column(rows.column_names.index("scored_at"), "scored_at", rows["scored_at"].cast(pa.int64()))
+    names = ShadowScored.__struct_fields__
+    return [ShadowScored(**{k: v for k, v in row.items() if k in names}) for row in rows.to_pylist()]
+
+

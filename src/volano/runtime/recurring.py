@@ -1,0 +1,59 @@
+"""The jobs that a project's definitions ask for: labels, shadow scores, retraining with its verdict."""
+
+from __future__ import annotations
+
+import msgspec
+
+from volano.learn.release import current
+from volano.protocols.reporter import Reporter
+from volano.runtime.jobs import Job, JobRun
+from volano.runtime.labelling import labelled_decisions, update_labels
+from volano.runtime.learning import Learner
+from volano.runtime.session import Session
+from volano.runtime.shadowing import score_open_shadows
+from volano.values.instants import BEGINNING, Instant
+
+ACTOR = "schedule"
+
+
+def recurring_jobs(session: Session, learner: Learner, reporter: Reporter) -> list[Job]:
+    """Every recurring job of a project; those of one instant run in this order."""
+    project = session.applied.project
+    found: list[Job] = []
+    if any(True for _ in labelled_decisions(project)):
+        found.append(Job("labels", session.stores.config.label_every_us, lambda at: _label(session, at)))
+    if any(release.keep_first for release in project.releases.values()):
+        found.append(Job("shadows", session.stores.config.label_every_us, lambda at: _shadow(session)))
+    for model in project.models.values():
+        if model.retrain_us is not None:
+            every_us = model.retrain_us
+            found.append(
+                Job(f"retrain/{model.name}", every_us, lambda at, name=model.name: _retrain(session, learner, name, at))
+            )
+    return found
+
+
+def _label(session: Session, at: Instant) -> str:
+    session.drain(commit=True)
+    entry = session.stores.catalog.last_entry("job/labels")
+    since = BEGINNING if entry is None else msgspec.json.decode(entry.body, type=JobRun).scheduled_at
+    return f"{update_labels(session, since=since, as_of=at)} label rows"
+
+
+def _shadow(session: Session) -> str:
+    session.drain(commit=True)
+    n_scored = score_open_shadows(session)
+    session.drain(commit=True)
+    return f"{n_scored} decisions scored"
+
+
+def _retrain(session: Session, learner: Learner, model: str, at: Instant) -> str:
+    """Train a challenger and judge it for every decision of the model; nothing before the first release."""
+    decisions = [each.name for each in session.applied.project.decisions.values() if each.model == model]
+    released = [name for name in decisions if current(session.stores.catalog, name) is not None]
+    if not released:
+        return "no release yet: release the first version by hand"
+    session.drain(commit=True)
+    candidate = learner.train(model, cutoff=at)
+    events = [learner.judge(name, candidate, at=at, actor=ACTOR) for name in released]
+    return "; ".join(f"{candidate.version.version} {event.outcome}: {event.reason}" for event in events if event)

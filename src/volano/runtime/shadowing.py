@@ -1,0 +1,74 @@
+"""Shadow scores for logged decisions, off the critical path: features as served, another version's score.
+
+Works from the lake, so a crash loses nothing; scores are deduplicated by (decision, version), so a repetition adds
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from volano.collect.tables import decision_table
+from volano.decide.serving import LoadedModel
+from volano.records.journal import ShadowScored
+from volano.runtime.session import Session
+from volano.values.instants import BEGINNING, Instant
+
+_AT_ONCE: Final = 5_000
+
+
+class Watermark(msgspec.Struct, frozen=True):
+    """Decisions applied up to this stamp have their score."""
+
+    stamp: Instant
+
+
+def score_open_shadows(session: Session) -> int:
+    """Score what was committed since the last run; returns how many scores were journaled."""
+    n_scores = 0
+    for decision in session.applied.project.decisions:
+        for shadow in session.decider.serving(decision).shadows:
+            n_scores += _score(session, decision, shadow)
+    return n_scores
+
+
+def _score(session: Session, decision: str, shadow: LoadedModel) -> int:
+    lake, catalog = session.stores.lake, session.stores.catalog
+    version = shadow.version
+    stream = f"shadow/{decision}/{version.version}"
+    entry = catalog.last_entry(stream)
+    since = BEGINNING if entry is None else msgspec.json.decode(entry.body, type=Watermark).stamp
+    features = [f"feature__{name}" for name in version.features]
+    rows = lake.read(
+        decision_table(decision),
+        columns=["decision_id", "attempt", "service_version", "fallback", "applied_at", "model_version", "score", *features],
+        where={"applied_at": (since + 1, None)},
+    )
+    if not rows.num_rows:
+        return 0
+    newest = pc.max(rows["applied_at"].cast(pa.int64())).as_py()
+    usable = pc.and_(pc.equal(rows["service_version"], version.service_version), pc.equal(rows["fallback"], ""))
+    rows = rows.filter(usable)
+    for start in range(0, rows.num_rows, _AT_ONCE):
+        session.door.log(_scores(rows.slice(start, _AT_ONCE), decision, shadow, session.clock.now()))
+    session.door.log([], sync=True)
+    catalog.append(stream, [msgspec.json.encode(Watermark(newest))], at=session.clock.now())
+    return rows.num_rows
+
+
+def _scores(rows: pa.Table, decision: str, shadow: LoadedModel, at: Instant) -> Sequence[ShadowScored]:
+    version = shadow.version
+    inputs = rows.select([f"feature__{name}" for name in version.features]).rename_columns(list(version.features))
+    scores = shadow.predictor.predict(inputs).tolist()
+    named: Mapping[str, Any] = {"decision": decision, "model": version.model, "model_version": version.version}
+    return [
+        ShadowScored(decision_id=decision_id, attempt=attempt, score=score, scored_at=at, **named)
+        for decision_id, attempt, score in zip(
+            rows["decision_id"].to_pylist(), rows["attempt"].to_pylist(), scores, strict=True
+        )
+    ]

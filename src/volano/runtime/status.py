@@ -1,0 +1,68 @@
+"""How a project stands: what is in force, what serves, how far everything has come."""
+
+from __future__ import annotations
+
+import msgspec
+
+from volano.learn.release import current
+from volano.runtime.applied import find_applied
+from volano.runtime.stores import Stores
+from volano.values.instants import Instant, format_instant
+
+
+class ServingStatus(msgspec.Struct, frozen=True):
+    """One decision: its champion, since when, and how its last challenger ended."""
+
+    decision: str
+    champion: str
+    since: str
+    last_outcome: str
+    last_reason: str
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The present state of a project.
+
+    Args:
+        applied_at: when the definitions in force were applied; `never` before the first apply.
+        last_stamp: the newest fact that is visible to decisions.
+        unapplied: bytes of the journal that wait for the applier, by segment.
+        tables: lake table -> version.
+    """
+
+    namespace: str
+    data: str
+    applied_at: str
+    bundle: str
+    decisions: tuple[ServingStatus, ...]
+    last_stamp: str
+    batches_applied: int
+    tables: dict[str, int]
+
+
+def read_status(stores: Stores) -> Status:
+    """Read the status; opens nothing for writing but the catalog."""
+    applied, _ = find_applied(stores.catalog)
+    last = stores.apply_log.last()
+    lake = stores.lake
+    return Status(
+        namespace=stores.config.namespace,
+        data=str(stores.data),
+        applied_at="never" if applied is None else format_instant(applied.at),
+        bundle="" if applied is None else applied.bundle[:12],
+        decisions=() if applied is None else tuple(_serving(stores, name) for name in applied.project.decisions),
+        last_stamp="never" if last is None else format_instant(last.last_stamp),
+        batches_applied=0 if last is None else last.sequence,
+        tables={name: version for name in lake.tables() if (version := lake.version(name)) is not None},
+    )
+
+
+def _serving(stores: Stores, decision: str) -> ServingStatus:
+    event = current(stores.catalog, decision)
+    if event is None:
+        return ServingStatus(decision, "none: the fallback answers", "", "", "")
+    return ServingStatus(decision, event.champion, _since(event.at), event.outcome, event.reason)
+
+
+def _since(at: Instant) -> str:
+    return format_instant(at)

@@ -1,0 +1,136 @@
+"""What the facade stands on: a folder, its stores, and a session over what is applied."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from volano.decide.explain import ExplainedDecision
+from volano.errors import NotReadyError
+from volano.learn.train import get_version
+from volano.plan.plan import Plan
+from volano.protocols.clock import Clock
+from volano.protocols.reporter import Reporter
+from volano.records.learning import ModelVersion, ReleaseEvent
+from volano.runtime.applied import Applied, find_applied, get_applied
+from volano.runtime.apply import Application
+from volano.runtime.checks import Finding, run_checks
+from volano.runtime.config import read_config
+from volano.runtime.decisions import explain_logged, newest_decisions
+from volano.runtime.jobs import JobRun, Jobs
+from volano.runtime.learning import Learner
+from volano.runtime.planning import make_plan
+from volano.runtime.recurring import recurring_jobs
+from volano.runtime.session import Session
+from volano.runtime.status import Status, read_status
+from volano.runtime.stores import Stores
+from volano.values.instants import Instant
+
+
+class Workplace:
+    """One process at work in one folder.
+
+    Args:
+        entropy: so many random bytes.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, entropy: Callable[[int], bytes], reporter: Reporter) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._entropy = entropy
+        self._reporter = reporter
+        self.stores = Stores(folder, read_config(folder))
+
+    @cached_property
+    def session(self) -> Session:
+        """The session over what is in force.
+
+        Raises:
+            NotReadyError: nothing is applied yet.
+        """
+        return Session(self.stores, get_applied(self.stores.catalog), self._clock, self._entropy)
+
+    @cached_property
+    def learner(self) -> Learner:
+        return Learner(self.session, self._reporter)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        jobs = recurring_jobs(self.session, self.learner, self._reporter)
+        return Jobs(self.stores.catalog, jobs, since=self.session.applied.at)
+
+    def plan(self) -> Plan:
+        """Plan the folder's definitions against what is in force."""
+        return make_plan(self._folder, self.stores).plan
+
+    def apply(self, reporter: Reporter | None = None) -> Applied:
+        """Plan and carry out."""
+        applied, _ = find_applied(self.stores.catalog)
+        if applied is not None:
+            self.session.drain(commit=True)  # the new state is built from the lake: nothing may wait
+        planned = make_plan(self._folder, self.stores)
+        application = Application(self.stores, planned.plan, planned.bundle, self._clock, reporter or self._reporter)
+        done = application.run()
+        self._forget_session()
+        return done
+
+    def run_due(self) -> list[JobRun]:
+        """Run the jobs that are due now."""
+        return self.jobs.run_due(self._clock.now(), self._reporter)
+
+    def train(self, model: str) -> ModelVersion:
+        """Train a version as of now."""
+        self.session.drain(commit=True)
+        return self.learner.train(model, cutoff=self._clock.now()).version
+
+    def release(self, decision: str, version: str | None, force_reason: str | None) -> ReleaseEvent:
+        """Judge and release a version; the newest of the decision's model when None."""
+        definition = self.session.applied.project.decision(decision)
+        chosen = get_version(self.stores.catalog, version or self._newest_version(definition.model))
+        return self.learner.release(
+            decision, chosen, at=self._clock.now(), actor=_actor(), force_reason=force_reason
+        )
+
+    def rollback(self, decision: str, reason: str) -> ReleaseEvent:
+        """Go back one champion."""
+        self.session.applied.project.decision(decision)
+        return self.learner.rollback(decision, at=self._clock.now(), actor=_actor(), reason=reason)
+
+    def status(self) -> Status:
+        return read_status(self.stores)
+
+    def decisions(self, name: str, limit: int, since: Instant | None) -> pa.Table:
+        self.session.drain(commit=True)
+        return newest_decisions(self.session, name, limit, since)
+
+    def decision(self, decision_id: str) -> ExplainedDecision:
+        self.session.drain(commit=True)
+        return explain_logged(self.session, decision_id)
+
+    def check(self) -> list[Finding]:
+        self.session.drain(commit=True)
+        return run_checks(self.session)
+
+    def close(self) -> None:
+        self._forget_session()
+        self.stores.close()
+
+    def _newest_version(self, model: str) -> str:
+        names = [doc.name for doc in self.stores.catalog.documents("model_version")]
+        own = [name for name in names if name.rpartition("-")[0] == model]
+        if not own:
+            raise NotReadyError(f"Model {model!r} has no version yet.", mend=f"run `volano train {model}`")
+        return max(own, key=lambda name: int(name.rpartition("-")[2]))
+
+    def _forget_session(self) -> None:
+        """What hangs on the session is made anew on the next use."""
+        for name in ("jobs", "learner", "session"):
+            self.__dict__.pop(name, None)
+
+
+def _actor() -> str:
+    return getpass.getuser()
