@@ -14,7 +14,7 @@ import msgspec
 
 from volano.collect.tables import lake_tables
 from volano.errors import ConflictError, CorruptionError
-from volano.organize.backfill import backfill
+from volano.organize.backfill import Backfill
 from volano.organize.facts import Facts
 from volano.plan.plan import Plan
 from volano.plan.state import StateGroup
@@ -31,16 +31,15 @@ from volano.plan.steps import (
     step_id,
 )
 from volano.protocols.clock import Clock
-from volano.protocols.online_store import OnlineWriter
 from volano.protocols.reporter import Reporter
 from volano.records.handover import HandOver as PinnedHandOver
 from volano.runtime.applied import Applied, find_applied, put_applied, put_definitions
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
+from volano.runtime.rebuilding import as_of, fill
 from volano.runtime.stores import Stores
-from volano.values.instants import BEGINNING, Instant
+from volano.values.instants import Instant
 
 _HANDOVERS = "handover"
-_COPY_AT_ONCE = 20_000
 
 
 class Application:
@@ -100,7 +99,7 @@ class Application:
             case RegisterDefinitions():
                 return self._register(step)
             case RetireState():
-                return ""  # their keys were not copied into the new store
+                return ""  # the new store never held them
         assert_never(step)
 
     @property
@@ -136,22 +135,19 @@ class Application:
         return snapshot
 
     def _backfill(self, step: BackfillGroup) -> str:
+        """Chunks of one group, part by part; a part that was written before is written the same again."""
         (group,) = self._groups([step.group])
         handovers = self._handovers()
         facts = Facts(self._plan.project, self._stores.lake, self._stores.sql, handovers)
-        stamp = self._stores.apply_log.last()
-        as_of = max(
-            [BEGINNING if stamp is None else stamp.last_stamp, *(pinned.stamp for pinned in handovers.values())]
-        )
-        online = self._new_store()
-        shelf = BundleShelf(self._stores.artifacts)
-        functions = BundleFunctions(shelf, [(self._plan.bundle, self._plan.project)])
-        n_chunks = 0
-        for puts in backfill(group, self._plan.project, facts, functions, self._stores.sql, stamp=as_of):
-            online.write(puts, (), stamp=as_of, sequence=0)
-            n_chunks += len(puts)
-            self._reporter.advanced(n_chunks, f"{', '.join(step.views)}: {n_chunks} chunks")
-        return f"{n_chunks} chunks"
+        work = Backfill(self._plan.project, [group], facts, self._stores.sql, self._functions())
+        stamp = as_of(self._stores, handovers)
+        online = self._stores.online(self._state)
+        n_rows = 0
+        for part in work.chunks(group, stamp=stamp):
+            online.write(part.puts, (), stamp=stamp, sequence=0)
+            n_rows += part.n_rows
+            self._reporter.advanced(part.done, f"{', '.join(step.views)}: part {part.done} of {part.total}")
+        return f"{n_rows} rows"
 
     def _register(self, step: RegisterDefinitions) -> str:
         put_definitions(self._stores.catalog, step.bundle, self._plan.project)
@@ -160,8 +156,10 @@ class Application:
         return self._put_in_force(self._groups(published[0]) if published else present)
 
     def _put_in_force(self, groups: tuple[StateGroup, ...]) -> str:
-        if self._builds:
-            self._carry_over(groups)
+        """The swap: complete the new store, then name it in the one document that everybody reads."""
+        if self._builds or self._applied is None:
+            online = self._stores.online(self._state)
+            fill(online, self._stores, self._plan.project, groups, self._functions(), self._handovers())
         applied = Applied(
             bundle=self._plan.bundle if self._registers or self._applied is None else self._applied.bundle,
             project=self._plan.project,
@@ -173,26 +171,12 @@ class Application:
         put_applied(self._stores.catalog, applied, expected=self._revision)
         return applied.state
 
-    def _carry_over(self, groups: tuple[StateGroup, ...]) -> None:
-        """Copy what the new store shares with the old one: kept groups, the idempotency index, the position."""
-        online = self._new_store()
-        if self._applied is None:
-            online.sync()
-            return
-        gone = {group.prefix for group in self._applied.groups} - {group.prefix for group in groups}
-        with self._stores.online(self._applied.state).snapshot() as old:
-            puts: dict[bytes, bytes] = {}
-            for key, value in old.scan(b"", b"\xff" * 32):
-                if key[:8] not in gone:
-                    puts[key] = value
-                if len(puts) >= _COPY_AT_ONCE:
-                    online.write(puts, (), stamp=old.stamp, sequence=0)
-                    puts = {}
-            online.write(puts, (), stamp=old.stamp, sequence=old.sequence)
-        online.sync()
-
-    def _new_store(self) -> OnlineWriter:
-        return self._stores.online(self._state)
+    def _functions(self) -> BundleFunctions:
+        """The plan's functions first, then those of the bundle in force, for groups that are kept."""
+        projects = [(self._plan.bundle, self._plan.project)]
+        if self._applied is not None:
+            projects.append((self._applied.bundle, self._applied.project))
+        return BundleFunctions(BundleShelf(self._stores.artifacts), projects)
 
     def _groups(self, hashes: Iterable[str]) -> tuple[StateGroup, ...]:
         present = () if self._applied is None else self._applied.groups

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from volano.collect.tables import decision_table
+from volano.compile.state import state_groups
 from volano.decide.serving import LoadedModel
 from volano.errors import DefinitionError, NotReadyError
 from volano.learn import release as releases
@@ -16,7 +17,7 @@ from volano.learn.checks import check_disjoint, check_labels_of, check_time_spli
 from volano.learn.gate import Verdict, judge
 from volano.learn.train import label_numbers, train
 from volano.learn.training_set import TrainingSet, build, rolling_spans, store_manifest
-from volano.organize.features import point_in_time
+from volano.organize.features import Mode, PointInTime
 from volano.organize.labels import LABEL_SCHEMA, attribute
 from volano.plan.definitions import (
     CompiledGate,
@@ -271,8 +272,8 @@ class Learner:
             found.append(rows.filter(served).select(schema.names).cast(schema))
             others = rows.filter(pc.invert(served))
             if others.num_rows:
-                spine = _spine(others, asked, others["features_as_of"])
-                computed = self._compute(model.service, spine, mode="replay")
+                spine = _spine(others, as_of="features_as_of")
+                computed = self._compute(model, spine, mode=Mode.REPLAY)
                 found.append(_frame(others, computed, model.service).cast(schema))
         return pa.concat_tables(found)
 
@@ -284,9 +285,9 @@ class Learner:
         history = project.histories[model.history]
         key = (sql.snapshot(history.table), model.service.version)
         if key not in self._histories:
-            spine = self._asked(history)
-            computed = self._compute(model.service, spine, mode="history")
-            self._histories[key] = _frame(spine, computed, model.service)
+            rows = self._asked(history)
+            computed = self._compute(model, _spine(rows, as_of="decided_at"), mode=Mode.HISTORY)
+            self._histories[key] = _frame(rows, computed, model.service)
         return self._histories[key]
 
     def _asked(self, history: CompiledHistory) -> pa.Table:
@@ -304,15 +305,15 @@ class Learner:
             "decided_at": rows["decided_at"].cast(pa.timestamp("us", "UTC")),
             **{f"request__{name}": rows[name] for name in request.schema.names},
         }
-        table = pa.table(columns)
-        return table.append_column("as_of", table["decided_at"].cast(pa.int64()))
+        return pa.table(columns)
 
-    def _compute(self, service: CompiledService, spine: pa.Table, *, mode: str) -> pa.Table:
+    def _compute(self, model: CompiledModel, spine: pa.Table, *, mode: Mode) -> pa.Table:
         session = self._session
-        return point_in_time(
-            session.applied.project, session.facts, service.inputs, spine,
-            functions=session.functions, sql=session.stores.sql, mode=mode,
-        )  # fmt: skip
+        project = session.applied.project
+        work = PointInTime(project, state_groups(project), session.facts, session.stores.sql, session.functions)
+        return work.features(
+            model.service.inputs, spine, mode=mode, request=project.requests[model.service.request]
+        )
 
     def _labels(
         self, model: CompiledModel, label: CompiledLabel, history: pa.Table | None, cutoff: Instant
@@ -358,9 +359,10 @@ def _frame_schema(service: CompiledService) -> pa.Schema:
     return pa.schema([*system, *((f"feature__{read.name}", ARROW_TYPES[read.dtype]) for read in service.inputs)])
 
 
-def _spine(rows: pa.Table, asked: list[str], as_of: pa.ChunkedArray) -> pa.Table:
-    kept = rows.select(["decision_id", "decided_at", *asked])
-    return kept.append_column("as_of", as_of.cast(pa.int64()))
+def _spine(rows: pa.Table, *, as_of: str) -> pa.Table:
+    """Rows as the point-in-time engine asks: instants, and the request's fields under their own names."""
+    asked = {name.removeprefix("request__"): rows[name] for name in rows.column_names if name.startswith("request__")}
+    return pa.table({"decided_at": rows["decided_at"], "as_of": rows[as_of], **asked})
 
 
 def _frame(rows: pa.Table, computed: pa.Table, service: CompiledService) -> pa.Table:

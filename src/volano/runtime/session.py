@@ -23,6 +23,7 @@ from volano.records.journal import DecisionMade, Operation
 from volano.records.receipt import Receipt, Reconciliation
 from volano.runtime.applied import Applied
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
+from volano.runtime.rebuilding import fill, is_lost
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
 from volano.values.instants import Instant
@@ -59,12 +60,16 @@ class Session:
     @cached_property
     def applier(self) -> Applier:
         applied = self.applied
+        online = self.stores.online(applied.state)
+        if is_lost(online):
+            self.committer.step()
+            fill(online, self.stores, applied.project, applied.groups, self.functions, applied.handovers)
         applier = Applier(
             applied.project,
             applied.groups,
             self.stores.journal_reader,
             self.stores.apply_log,
-            self.stores.online(applied.state),
+            online,
             self.functions,
             self.stores.sql,
             self.clock,

@@ -1,0 +1,191 @@
+"""`volano check`: the invariants of a project, run on what is really stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from volano.collect.tables import decision_table
+from volano.compile.state import state_groups
+from volano.errors import VolanoError
+from volano.learn.checks import check_disjoint, check_label_rows, check_releases
+from volano.learn.release import history
+from volano.learn.train import get_version
+from volano.learn.training_set import KIND, load, verify
+from volano.organize.audit import AuditReport, audit
+from volano.organize.features import PointInTime
+from volano.records.learning import ModelVersion, TrainingSetManifest
+from volano.runtime.labelling import read_labels
+from volano.runtime.session import Session
+
+SAMPLE: Final = 10_000
+"""How many logged decisions an audit recomputes."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One invariant, checked.
+
+    Args:
+        sound: whether it holds.
+        detail: what was counted, or the first offender with its mend.
+    """
+
+    rule: str
+    sound: bool
+    detail: str
+
+
+def run_checks(session: Session) -> list[Finding]:
+    """Check every invariant; one finding each. Everything accepted must be committed."""
+    rules: list[tuple[str, Callable[[Session], str]]] = [
+        ("accepted = stored + duplicate + conflict + quarantined + pending", _reconciled),
+        ("served features equal recomputed ones, bit for bit", _audited),
+        ("a pending label is never a value", _labels),
+        ("training sets match their manifests", _training_sets),
+        ("no member of an evaluation part is in its training part", _disjoint),
+        ("every release has its evidence and a loadable champion and rollback target", _releases),
+        ("propensities are probabilities, and their method is logged", _propensities),
+    ]
+    return [_finding(rule, check, session) for rule, check in rules]
+
+
+def _finding(rule: str, check: Callable[[Session], str], session: Session) -> Finding:
+    try:
+        return Finding(rule, True, check(session))
+    except VolanoError as error:
+        return Finding(rule, False, str(error))
+
+
+def audit_decisions(session: Session, decision: str, *, sample: int = SAMPLE, seed: int = 0) -> AuditReport:
+    """Recompute a sample of logged decisions from the lake and compare every bit.
+
+    Args:
+        sample: at most so many; chosen by a seeded draw over all decisions of the newest feature service.
+    """
+    lake, table = session.stores.lake, decision_table(decision)
+    if lake.version(table) is None:
+        return AuditReport(0, 0, 0, ())
+    rows = lake.read(table)
+    reports = []
+    for bundle in pc.unique(rows["bundle"]).to_pylist():
+        made = rows.filter(pc.equal(rows["bundle"], bundle))
+        reports.append(_audit_bundle(session, decision, bundle, _drawn(made, sample, seed)))
+    return AuditReport(
+        sum(report.checked for report in reports),
+        sum(report.mismatched for report in reports),
+        sum(report.skipped for report in reports),
+        tuple(difference for report in reports for difference in report.differences),
+    )
+
+
+def _drawn(rows: pa.Table, sample: int, seed: int) -> pa.Table:
+    if rows.num_rows <= sample:
+        return rows
+    rows = rows.sort_by("decision_id")
+    chosen = np.random.default_rng(seed).choice(rows.num_rows, sample, replace=False)
+    return rows.take(pa.array(np.sort(chosen)))
+
+
+def _audit_bundle(session: Session, decision: str, bundle: str, rows: pa.Table) -> AuditReport:
+    project = session.loader.project(bundle)
+    definition = project.decision(decision)
+    service = project.model(definition.model).service
+    work = PointInTime(project, state_groups(project), session.facts, session.stores.sql, session.bundles.get(bundle))
+    return audit(rows, service, project.requests[definition.request], work)
+
+
+def _reconciled(session: Session) -> str:
+    account = session.reconcile()
+    text = ", ".join(f"{name} {getattr(account, name):,}" for name in account.__struct_fields__)
+    if not account.is_exact:
+        raise _broken(f"The account does not add up: {text}.")
+    return text
+
+
+def _audited(session: Session) -> str:
+    texts = []
+    for decision in session.applied.project.decisions:
+        report = audit_decisions(session, decision)
+        if report.mismatched:
+            first = report.differences[0]
+            raise _broken(
+                f"{report.mismatched} of {report.checked} decisions of {decision} differ; first {first.decision_id}: "
+                f"{first.feature} was served as {first.served!r} and is {first.recomputed!r} ({first.cause})."
+            )
+        texts.append(f"{decision}: {report.checked:,} recomputed")
+    return "; ".join(texts)
+
+
+def _labels(session: Session) -> str:
+    n_rows = 0
+    for label in session.applied.project.labels:
+        rows = read_labels(session, label)
+        check_label_rows(rows)
+        n_rows += rows.num_rows
+    return f"{n_rows:,} label rows"
+
+
+def _manifests(session: Session) -> list[TrainingSetManifest]:
+    documents = session.stores.catalog.documents(KIND)
+    return [msgspec.json.decode(document.body, type=TrainingSetManifest) for document in documents]
+
+
+def _training_sets(session: Session) -> str:
+    manifests = _manifests(session)
+    for manifest in manifests:
+        verify(manifest, session.stores.artifacts)
+    return f"{len(manifests)} sets hashed again"
+
+
+def _disjoint(session: Session) -> str:
+    by_name = {manifest.name: manifest for manifest in _manifests(session)}
+    pairs = [
+        (manifest, by_name[f"{name}-evaluation"])
+        for name, manifest in by_name.items()
+        if f"{name}-evaluation" in by_name
+    ]
+    for training, evaluation in pairs:
+        artifacts = session.stores.artifacts
+        check_disjoint(load(training, artifacts), load(evaluation, artifacts), groups=False)
+    return f"{len(pairs)} pairs"
+
+
+def _releases(session: Session) -> str:
+    n_events = 0
+    for decision in session.applied.project.decisions:
+        events = history(session.stores.catalog, decision)
+        check_releases(events)
+        for version in {events[-1].champion, events[-1].previous} - {None} if events else set():
+            loaded: ModelVersion = get_version(session.stores.catalog, str(version))
+            session.loader.model(loaded.version)
+        n_events += len(events)
+    return f"{n_events} release entries"
+
+
+def _propensities(session: Session) -> str:
+    lake = session.stores.lake
+    n_rows = 0
+    for decision in session.applied.project.decisions:
+        if lake.version(decision_table(decision)) is None:
+            continue
+        rows = lake.read(decision_table(decision), columns=["decision_id", "propensity", "propensity_method"])
+        wrong = pc.or_(
+            pc.or_(pc.less_equal(rows["propensity"], 0.0), pc.greater(rows["propensity"], 1.0)),
+            pc.equal(rows["propensity_method"], ""),
+        )
+        offenders = rows.filter(pc.fill_null(wrong, True))
+        if offenders.num_rows:
+            raise _broken(f"{offenders.num_rows} decisions of {decision}; first {offenders['decision_id'][0].as_py()}.")
+        n_rows += rows.num_rows
+    return f"{n_rows:,} decisions"
+
+
+def _broken(what: str) -> VolanoError:
+    from volano.errors import InvariantError
+
+    return InvariantError(what, mend="keep the data folder as it is and report this: a promise is broken")
