@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -68,9 +68,23 @@ class Project:
         *,
         operation: Operation = Operation.INSERT,
         revision: int = 0,
+        sync: bool = True,
     ) -> Receipt:
-        """Take one event in; it is kept when this returns."""
-        return self._work.session.observe(source, [event], operation=operation, revision=revision)[0]
+        """Take one event in; it is kept when this returns.
+
+        Args:
+            source: name of a source that takes pushed events.
+            event: field values by name, or JSON.
+            operation: insert states a row; correct and retract replace it by id.
+            revision: 0 for an insert, higher for what replaces it.
+            sync: False leaves the fsync to the next `drain`: until then a loss of power may take the event, a kill may not.
+        """
+        session = self._work.session
+        return session.observe(source, [event], operation=operation, revision=revision, sync=sync)[0]
+
+    def observe_many(self, source: str, events: Sequence[Mapping[str, Any] | bytes]) -> list[Receipt]:
+        """Take events of one source in, in one append; a bad one does not harm its neighbours."""
+        return self._work.session.observe(source, events)
 
     def decide(
         self, name: str, request: Mapping[str, Any] | bytes, *, decision_id: str | None = None

@@ -95,7 +95,9 @@ def _audit_bundle(session: Session, decision: str, bundle: str, rows: pa.Table) 
     project = session.loader.project(bundle)
     definition = project.decision(decision)
     service = project.model(definition.model).service
-    work = PointInTime(project, state_groups(project), session.facts, session.stores.sql, session.bundles.get(bundle))
+    work = PointInTime(
+        project, state_groups(project), session.facts, session.stores.sql, session.bundles.get(bundle)
+    )
     return audit(rows, service, project.requests[definition.request], work)
 
 
@@ -180,7 +182,9 @@ def _propensities(session: Session) -> str:
         )
         offenders = rows.filter(pc.fill_null(wrong, True))
         if offenders.num_rows:
-            raise _broken(f"{offenders.num_rows} decisions of {decision}; first {offenders['decision_id'][0].as_py()}.")
+            raise _broken(
+                f"{offenders.num_rows} decisions of {decision}; first {offenders['decision_id'][0].as_py()}."
+            )
         n_rows += rows.num_rows
     return f"{n_rows:,} decisions"
 

@@ -50,11 +50,7 @@ def explain_logged(session: Session, decision_id: str) -> ExplainedDecision:
         row = found.sort_by("attempt").to_pylist()[-1]
         project = session.loader.project(row["bundle"])
         service = project.model(row["model"]).service
-        kept = {
-            key: value
-            for key, value in row.items()
-            if not key.startswith("feature__")
-        }
+        kept = {key: value for key, value in row.items() if not key.startswith("feature__")}
         kept |= {f"feature__{read.name}": row.get(f"feature__{read.name}") for read in service.inputs}
         made = decision_of_row(kept, namespace=project.namespace, decision=name)
         return explain_decision(
@@ -93,8 +89,8 @@ def _shadows(session: Session, decision_id: str) -> list[ShadowScored]:
     if lake.version(_SHADOWS) is None:
         return []
     rows = _rows(lake.read(_SHADOWS), decision_id)
-    rows = rows.set_column(rows.column_names.index("scored_at"), "scored_at", rows["scored_at"].cast(pa.int64()))
+    rows = rows.set_column(
+        rows.column_names.index("scored_at"), "scored_at", rows["scored_at"].cast(pa.int64())
+    )
     names = ShadowScored.__struct_fields__
     return [ShadowScored(**{k: v for k, v in row.items() if k in names}) for row in rows.to_pylist()]
-
-

@@ -100,7 +100,9 @@ def _reach(session: Session, source: str, since: Instant, as_of: Instant) -> Ins
     table = fact_table(source)
     if since <= BEGINNING or lake.version(table) is None:
         return since
-    known = lake.read(table, columns=["event_time"], where={"applied_at": (since + 1, as_of + 1)})["event_time"]
+    known = lake.read(table, columns=["event_time"], where={"applied_at": (since + 1, as_of + 1)})[
+        "event_time"
+    ]
     if known.null_count:
         return BEGINNING  # a retraction without an event time: it may concern any decision
     oldest = pc.min(known.cast(pa.int64())).as_py()

@@ -1,4 +1,4 @@
-"""Learning, carried out: frames from the lake, training, judging, releasing. The rules are in `learn` and `organize`."""
+"""Learning, carried out: frames from the lake, training, judging, releasing. The rules are in `learn`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 from volano.collect.tables import decision_table
 from volano.compile.state import state_groups
 from volano.decide.serving import LoadedModel
-from volano.errors import DefinitionError, NotReadyError
+from volano.errors import DefinitionError, NotReadyError, UnknownNameError
 from volano.learn import release as releases
 from volano.learn.checks import check_disjoint, check_labels_of, check_time_split
 from volano.learn.gate import Verdict, judge
 from volano.learn.train import label_numbers, train
-from volano.learn.training_set import TrainingSet, build, rolling_spans, store_manifest
+from volano.learn.training_set import TrainingSet, build, find_manifest, rolling_spans, store_manifest
+from volano.learn.training_set import load as load_set
 from volano.organize.features import Mode, PointInTime
 from volano.organize.labels import LABEL_SCHEMA, attribute
 from volano.plan.definitions import (
@@ -26,8 +27,9 @@ from volano.plan.definitions import (
     CompiledModel,
     CompiledService,
 )
+from volano.plan.state_rows import ARROW_TYPES
 from volano.protocols.reporter import Reporter
-from volano.records.learning import Evaluation, ModelVersion, ReleaseEvent
+from volano.records.learning import ModelVersion, ReleaseEvent
 from volano.runtime.labelling import evidence_columns, read_labels
 from volano.runtime.plugins import load
 from volano.runtime.session import Session
@@ -36,7 +38,17 @@ from volano.values.instants import BEGINNING, DAY_US, Instant, format_instant
 
 DEFAULT_PERIOD_US = 7 * DAY_US
 """How much the newest evaluation part holds when a model declares no retraining period."""
-_SYSTEM = ("decision_id", "decided_at", "applied_at", "features_as_of", "mode", "attempt", "unit", "service_version")
+_INSTANT = pa.timestamp("us", "UTC")
+_SYSTEM = (
+    "decision_id",
+    "decided_at",
+    "applied_at",
+    "features_as_of",
+    "mode",
+    "attempt",
+    "unit",
+    "service_version",
+)
 
 
 class Candidate(NamedTuple):
@@ -122,42 +134,62 @@ class Learner:
 
     # --- judging and releasing -----------------------------------------------------------------------------------
 
-    def judge(self, decision: str, candidate: Candidate, *, at: Instant, actor: str) -> ReleaseEvent | None:
+    def judge(self, decision: str, candidate: Candidate, *, at: Instant, actor: str) -> ReleaseEvent:
         """Judge a candidate against the champion and write the verdict to the ledger.
 
         Returns:
-            The new ledger entry; None when there is no champion yet and the candidate could not be measured.
+            The ledger entry: released or refused. A candidate that was judged on these rows before keeps its verdict.
+
+        Raises:
+            NotReadyError: nothing serves yet, and the candidate cannot be measured.
         """
         catalog = self._session.stores.catalog
         before = releases.current(catalog, decision)
         version = candidate.version
         if before is not None and before.champion == version.version:
             return before
-        known = releases.find_verdict(catalog, decision, version.version, candidate.evaluation.manifest.root_hash)
+        known = releases.find_verdict(
+            catalog, decision, version.version, candidate.evaluation.manifest.root_hash
+        )
         if known is not None:
             return known
         verdict = self._verdict(self._gate(decision), before, candidate)
         evidence = () if verdict.evaluation is None else (verdict.evaluation,)
         if before is None:
-            if not evidence:
-                return None
+            if not verdict.passed:
+                raise NotReadyError(
+                    f"{version.version} cannot be the first release of {decision!r}: {verdict.reason}",
+                    mend="train again when more labels are mature; see `volano status`",
+                )
             event = releases.first_release(
                 decision, version, at=at, actor=actor, reason=verdict.reason, evidence=evidence
             )
         elif verdict.passed:
             event = releases.release(
-                before, version, at=at, actor=actor, reason=verdict.reason, evidence=evidence, verify=self.verify
+                before,
+                version,
+                at=at,
+                actor=actor,
+                reason=verdict.reason,
+                evidence=evidence,
+                verify=self.verify,
             )
         else:
             event = releases.refuse(
                 before, version.version, at=at, actor=actor, reason=verdict.reason, evidence=evidence
             )
-        releases.append(catalog, event, before=before)
+        releases.append(catalog, event, after=before)
         self._session.refresh(decision)
         return event
 
     def release(
-        self, decision: str, version: ModelVersion, *, at: Instant, actor: str, force_reason: str | None = None
+        self,
+        decision: str,
+        version: ModelVersion,
+        *,
+        at: Instant,
+        actor: str,
+        force_reason: str | None = None,
     ) -> ReleaseEvent:
         """Judge a trained version on its own evaluation part, and release it if the gate lets it pass.
 
@@ -177,16 +209,10 @@ class Learner:
             event = releases.release(
                 before, version, at=at, actor=actor, reason=reason, evidence=evidence, verify=self.verify
             )
-            releases.append(catalog, event, before=before)
+            releases.append(catalog, event, after=before)
             self._session.refresh(decision)
             return event
-        judged = self.judge(decision, candidate, at=at, actor=actor)
-        if judged is None:
-            raise NotReadyError(
-                f"{version.version} cannot be measured: its evaluation part has no mature labels of both kinds.",
-                mend="train again when more labels are mature; see `volano status`",
-            )
-        return judged
+        return self.judge(decision, candidate, at=at, actor=actor)
 
     def rollback(self, decision: str, *, at: Instant, actor: str, reason: str) -> ReleaseEvent:
         """Go back to the champion before the present one; its artifact is loaded and checked first."""
@@ -195,19 +221,20 @@ class Learner:
         event = releases.rollback(
             releases.history(catalog, decision), at=at, actor=actor, reason=reason, verify=self.verify
         )
-        releases.append(catalog, event, before=before)
+        releases.append(catalog, event, after=before)
         self._session.refresh(decision)
         return event
 
     def candidate(self, version: ModelVersion) -> Candidate:
         """A version trained before, with its frozen parts."""
-        from volano.learn.training_set import get_manifest
-        from volano.learn.training_set import load as load_set
+        names = (version.training_set, f"{version.training_set}-evaluation")
+        return Candidate(version, *(self._frozen(name) for name in names))
 
-        catalog, artifacts = self._session.stores.catalog, self._session.stores.artifacts
-        training = load_set(get_manifest(version.training_set, catalog), artifacts)
-        evaluation = load_set(get_manifest(f"{version.training_set}-evaluation", catalog), artifacts)
-        return Candidate(version, training, evaluation)
+    def _frozen(self, name: str) -> TrainingSet:
+        manifest = find_manifest(name, self._session.stores.catalog)
+        if manifest is None:
+            raise UnknownNameError(f"There is no training set {name!r}.", mend="train the model again")
+        return load_set(manifest, self._session.stores.artifacts)
 
     def verify(self, version: str) -> LoadedModel:
         """Load a version: digest and parity are checked."""
@@ -265,7 +292,9 @@ class Learner:
             request = self._session.applied.project.requests[decision.request]
             asked = [f"request__{name}" for name in request.schema.names]
             rows = lake.read(
-                table, columns=[*_SYSTEM, *asked, *features], where={"decided_at": (max(since, BEGINNING), until)}
+                table,
+                columns=[*_SYSTEM, *asked, *features],
+                where={"decided_at": (max(since, BEGINNING), until)},
             )
             rows = rows.filter(pc.equal(rows["fallback"], "")) if "fallback" in rows.column_names else rows
             served = pc.equal(rows["service_version"], model.service.version)
@@ -299,7 +328,8 @@ class Learner:
             {"source": sql.read_table(history.table)},
         )
         names = request.id_columns or request.schema.names
-        ids = [f"{history.name}/{event_id(values)}" for values in zip(*(rows[n].to_pylist() for n in names), strict=True)]
+        parts = zip(*(rows[name].to_pylist() for name in names), strict=True)
+        ids = [f"{history.name}/{event_id(values)}" for values in parts]
         columns = {
             "decision_id": pa.array(ids, pa.string()),
             "decided_at": rows["decided_at"].cast(pa.timestamp("us", "UTC")),
@@ -310,7 +340,9 @@ class Learner:
     def _compute(self, model: CompiledModel, spine: pa.Table, *, mode: Mode) -> pa.Table:
         session = self._session
         project = session.applied.project
-        work = PointInTime(project, state_groups(project), session.facts, session.stores.sql, session.functions)
+        work = PointInTime(
+            project, state_groups(project), session.facts, session.stores.sql, session.functions
+        )
         return work.features(
             model.service.inputs, spine, mode=mode, request=project.requests[model.service.request]
         )
@@ -350,18 +382,22 @@ class Learner:
 
 
 def _frame_schema(service: CompiledService) -> pa.Schema:
-    from volano.organize.facts import ARROW_TYPES, INSTANT
-
     system = [
-        ("decision_id", pa.string()), ("decided_at", INSTANT), ("applied_at", INSTANT), ("mode", pa.string()),
+        ("decision_id", pa.string()), ("decided_at", _INSTANT), ("applied_at", _INSTANT), ("mode", pa.string()),
         ("attempt", pa.int64()), ("unit", pa.string()), ("service_version", pa.string()),
     ]  # fmt: skip
-    return pa.schema([*system, *((f"feature__{read.name}", ARROW_TYPES[read.dtype]) for read in service.inputs)])
+    return pa.schema(
+        [*system, *((f"feature__{read.name}", ARROW_TYPES[read.dtype]) for read in service.inputs)]
+    )
 
 
 def _spine(rows: pa.Table, *, as_of: str) -> pa.Table:
     """Rows as the point-in-time engine asks: instants, and the request's fields under their own names."""
-    asked = {name.removeprefix("request__"): rows[name] for name in rows.column_names if name.startswith("request__")}
+    asked = {
+        name.removeprefix("request__"): rows[name]
+        for name in rows.column_names
+        if name.startswith("request__")
+    }
     return pa.table({"decided_at": rows["decided_at"], "as_of": rows[as_of], **asked})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from volano.learn.release import current
@@ -26,10 +28,8 @@ def recurring_jobs(session: Session, learner: Learner, reporter: Reporter) -> li
         found.append(Job("shadows", session.stores.config.label_every_us, lambda at: _shadow(session)))
     for model in project.models.values():
         if model.retrain_us is not None:
-            every_us = model.retrain_us
-            found.append(
-                Job(f"retrain/{model.name}", every_us, lambda at, name=model.name: _retrain(session, learner, name, at))
-            )
+            work = partial(_retrain, session, learner, model.name)
+            found.append(Job(f"retrain/{model.name}", model.retrain_us, work))
     return found
 
 
@@ -56,4 +56,6 @@ def _retrain(session: Session, learner: Learner, model: str, at: Instant) -> str
     session.drain(commit=True)
     candidate = learner.train(model, cutoff=at)
     events = [learner.judge(name, candidate, at=at, actor=ACTOR) for name in released]
-    return "; ".join(f"{candidate.version.version} {event.outcome}: {event.reason}" for event in events if event)
+    return "; ".join(
+        f"{candidate.version.version} {event.outcome}: {event.reason}" for event in events if event
+    )

@@ -138,6 +138,7 @@ class Session:
     def drain(self, *, commit: bool = False) -> int:
         """Apply everything accepted so far, and commit when it is due (or asked for); returns records applied."""
         n_applied = 0
+        self.stores.journal.append([], sync=True)  # what becomes visible must not be lost with the power
         while n := self.applier.step():
             n_applied += n
         now = self.clock.now()

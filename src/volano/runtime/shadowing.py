@@ -46,26 +46,34 @@ def _score(session: Session, decision: str, shadow: LoadedModel) -> int:
     features = [f"feature__{name}" for name in version.features]
     rows = lake.read(
         decision_table(decision),
-        columns=["decision_id", "attempt", "service_version", "fallback", "applied_at", "model_version", "score", *features],
+        columns=["decision_id", "attempt", "service_version", "fallback", "applied_at", *features],
         where={"applied_at": (since + 1, None)},
     )
     if not rows.num_rows:
         return 0
     newest = pc.max(rows["applied_at"].cast(pa.int64())).as_py()
-    usable = pc.and_(pc.equal(rows["service_version"], version.service_version), pc.equal(rows["fallback"], ""))
+    usable = pc.and_(
+        pc.equal(rows["service_version"], version.service_version), pc.equal(rows["fallback"], "")
+    )
     rows = rows.filter(usable)
     for start in range(0, rows.num_rows, _AT_ONCE):
         session.door.log(_scores(rows.slice(start, _AT_ONCE), decision, shadow, session.clock.now()))
     session.door.log([], sync=True)
     catalog.append(stream, [msgspec.json.encode(Watermark(newest))], at=session.clock.now())
-    return rows.num_rows
+    return int(rows.num_rows)
 
 
 def _scores(rows: pa.Table, decision: str, shadow: LoadedModel, at: Instant) -> Sequence[ShadowScored]:
     version = shadow.version
-    inputs = rows.select([f"feature__{name}" for name in version.features]).rename_columns(list(version.features))
+    inputs = rows.select([f"feature__{name}" for name in version.features]).rename_columns(
+        list(version.features)
+    )
     scores = shadow.predictor.predict(inputs).tolist()
-    named: Mapping[str, Any] = {"decision": decision, "model": version.model, "model_version": version.version}
+    named: Mapping[str, Any] = {
+        "decision": decision,
+        "model": version.model,
+        "model_version": version.version,
+    }
     return [
         ShadowScored(decision_id=decision_id, attempt=attempt, score=score, scored_at=at, **named)
         for decision_id, attempt, score in zip(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from volano.learn.release import current
+from volano.learn.release import champions, current, history
 from volano.runtime.applied import find_applied
 from volano.runtime.stores import Stores
-from volano.values.instants import Instant, format_instant
+from volano.values.instants import format_instant
 
 
 class ServingStatus(msgspec.Struct, frozen=True):
@@ -50,7 +50,9 @@ def read_status(stores: Stores) -> Status:
         data=str(stores.data),
         applied_at="never" if applied is None else format_instant(applied.at),
         bundle="" if applied is None else applied.bundle[:12],
-        decisions=() if applied is None else tuple(_serving(stores, name) for name in applied.project.decisions),
+        decisions=()
+        if applied is None
+        else tuple(_serving(stores, name) for name in applied.project.decisions),
         last_stamp="never" if last is None else format_instant(last.last_stamp),
         batches_applied=0 if last is None else last.sequence,
         tables={name: version for name in lake.tables() if (version := lake.version(name)) is not None},
@@ -61,8 +63,5 @@ def _serving(stores: Stores, decision: str) -> ServingStatus:
     event = current(stores.catalog, decision)
     if event is None:
         return ServingStatus(decision, "none: the fallback answers", "", "", "")
-    return ServingStatus(decision, event.champion, _since(event.at), event.outcome, event.reason)
-
-
-def _since(at: Instant) -> str:
-    return format_instant(at)
+    serving = champions(history(stores.catalog, decision))[-1]
+    return ServingStatus(decision, event.champion, format_instant(serving.at), event.outcome, event.reason)

@@ -38,7 +38,9 @@ class Workplace:
         entropy: so many random bytes.
     """
 
-    def __init__(self, folder: Path, clock: Clock, entropy: Callable[[int], bytes], reporter: Reporter) -> None:
+    def __init__(
+        self, folder: Path, clock: Clock, entropy: Callable[[int], bytes], reporter: Reporter
+    ) -> None:
         self._folder = folder
         self._clock = clock
         self._entropy = entropy
@@ -73,7 +75,9 @@ class Workplace:
         if applied is not None:
             self.session.drain(commit=True)  # the new state is built from the lake: nothing may wait
         planned = make_plan(self._folder, self.stores)
-        application = Application(self.stores, planned.plan, planned.bundle, self._clock, reporter or self._reporter)
+        application = Application(
+            self.stores, planned.plan, planned.bundle, self._clock, reporter or self._reporter
+        )
         done = application.run()
         self._forget_session()
         return done
