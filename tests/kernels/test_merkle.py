@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from typing import Any
 
@@ -79,6 +80,20 @@ def test_many_rows_use_several_levels() -> None:
     rows = pa.table({"id": pa.array([str(n) for n in range(70_000)])})
     assert merkle_root(rows) == merkle_root(pa.concat_tables([rows.slice(0, 9), rows.slice(9)]))
     assert merkle_root(rows) != merkle_root(rows.take(np.r_[1, 0, 2:70_000]))
+
+
+def test_a_dictionary_is_a_matter_of_speed_only() -> None:
+    mostly_distinct = [f"w{n}" if n % 7 else None for n in range(3_000)]
+    few = ["a", None, "é"] * 1_000
+    for words in (mostly_distinct, few):
+        expected = [bytes(32) if word is None else hashlib.sha256(word.encode()).digest() for word in words]
+        column = pa.chunked_array([words[:10], words[10:]])
+        leaves = [
+            hashlib.sha256(b"\x00" + bytes([word is not None]) + digest).digest()
+            for word, digest in zip(words, expected, strict=True)
+        ]
+        assert row_digests(pa.table({"w": column})).tobytes() == b"".join(leaves)
+        assert row_digests(pa.table({"w": column}).slice(5)).tobytes() == b"".join(leaves[5:])
 
 
 def test_the_root_is_pinned_for_ever() -> None:

@@ -182,7 +182,7 @@ def test_units_default_to_the_decision(world: World, stores: Stores) -> None:
     units = pa.array(["u"] + [""] * (world.decisions.num_rows - 1))
     table = world.decisions.set_column(world.decisions.column_names.index("unit"), "unit", units)
     built = make(World(table, world.labels), stores)
-    assert built.table["unit"].to_pylist()[:2] == ["u", "id-0000001"]
+    assert built.units.to_pylist()[:2] == ["u", "id-0000001"]
 
 
 def test_the_frozen_rows_verify_and_a_changed_byte_does_not(world: World, stores: Stores) -> None:

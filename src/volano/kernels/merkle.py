@@ -27,6 +27,7 @@ Bytes: TypeAlias = NDArray[np.uint8]
 _FANOUT: Final = 256
 _DIGEST: Final = 32
 _BLOCK: Final = 4096
+_SAMPLE: Final = 1000
 _ONE_NAN: Final = np.float64(np.nan)
 _JSON: Final = msgspec.json.Encoder(order="deterministic")
 
@@ -133,17 +134,28 @@ def _as_bytes(values: NDArray[Any]) -> Bytes:
 
 
 def _text_digests(column: pa.ChunkedArray) -> Bytes:
-    encoded = pc.dictionary_encode(column.cast(pa.large_string()).combine_chunks())
-    words = encoded.dictionary  # fresh from the encoder: no offset, no nulls
+    text = column.cast(pa.large_string()).combine_chunks()
+    if (
+        len(pc.unique(text.slice(0, _SAMPLE))) > _SAMPLE // 2
+    ):  # mostly distinct: a dictionary would gain nothing
+        digests = _word_digests(pc.fill_null(text, ""))
+        digests[text.is_null().to_numpy(zero_copy_only=False)] = 0
+        return digests
+    encoded = pc.dictionary_encode(text)
+    null = np.zeros((1, _DIGEST), dtype=np.uint8)
+    words = np.concatenate([_word_digests(encoded.dictionary), null])
+    chosen: Bytes = words[encoded.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
+    return chosen
+
+
+def _word_digests(words: pa.Array) -> Bytes:
+    """The digest of each text of an array without nulls, from Arrow's own buffers."""
     _, offsets, data = words.buffers()
-    ends = np.frombuffer(offsets, dtype=np.int64)[: len(words) + 1].tolist()
+    ends = np.frombuffer(offsets, dtype=np.int64)[words.offset : words.offset + len(words) + 1].tolist()
     text, sha256 = memoryview(data or b""), hashlib.sha256
     digests = [sha256(text[ends[at] : ends[at + 1]]).digest() for at in range(len(words))]
-    null = bytes(_DIGEST)
-    chosen: Bytes = _joined([*digests, null])[
-        encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
-    ]
-    return chosen
+    owned: Bytes = _joined(digests).copy()
+    return owned
 
 
 def _list_digests(column: pa.ChunkedArray) -> Bytes:

@@ -91,8 +91,8 @@ def check_disjoint(training: TrainingSet, evaluation: TrainingSet, *, groups: bo
         InvariantError: at least one is shared; names the first and how many.
     """
     for column in ("id", "unit") if groups else ("id",):
-        judged = as_array(evaluation.table[column])
-        shared = judged.filter(pc.is_in(judged, value_set=as_array(training.table[column])))
+        judged = as_array(evaluation.table[column]).drop_null()
+        shared = judged.filter(pc.is_in(judged, value_set=as_array(training.table[column]).drop_null()))
         if len(shared):
             raise InvariantError(
                 f"{len(pc.unique(shared))} members of evaluation set {evaluation.manifest.name!r} are in training set "

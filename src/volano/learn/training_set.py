@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from volano.errors import ConflictError, CorruptionError, RequestError, StateMismatchError
 from volano.kernels.merkle import merkle_root, row_digests
@@ -32,7 +33,8 @@ from volano.values.schema import DType
 KIND: Final = "training_set"
 """The catalog's kind of manifests."""
 SYSTEM_COLUMNS: Final = ("id", "decided_at", "unit", "origin", "label")
-"""What stands in front of the features. `origin` is `logged` or `history`."""
+"""What stands in front of the features. `unit` is null where the decision itself is the unit; `origin` is `logged` or
+`history`."""
 
 _INSTANT: Final = pa.timestamp("us", "UTC")
 _ARROW_TYPES: Final[dict[DType, pa.DataType]] = {
@@ -65,8 +67,8 @@ class TrainingSet(NamedTuple):
 
     @property
     def units(self) -> pa.Array:
-        """What each row is resampled with."""
-        return as_array(self.table["unit"])
+        """What each row is resampled with: its unit, or its own id."""
+        return as_array(pc.coalesce(self.table["unit"], self.table["id"]))
 
 
 class RollingSpans(NamedTuple):
@@ -278,20 +280,27 @@ def _counted(
     stamp: Instant,
 ) -> pa.Table:
     """Logged decisions that may become members; one row an id."""
-    rows = _within(decisions, decided_from, decided_until)
-    names = rows.column_names
+    decided = as_micros(decisions["decided_at"])
+    keep = (decided >= decided_from) & (decided < decided_until)
+    names = decisions.column_names
     if "applied_at" in names:
-        rows = rows.filter(pa.array(as_micros(rows["applied_at"]) <= stamp))
+        keep &= as_micros(decisions["applied_at"]) <= stamp
     if "mode" in names:
-        rows = rows.filter(pc.equal(rows["mode"], "live"))
+        keep &= _mask(pc.equal(decisions["mode"], "live"))
     if "service_version" in names:
-        rows = rows.filter(pc.equal(rows["service_version"], service.version))
+        keep &= _mask(pc.equal(decisions["service_version"], service.version))
     if "fallback" in names:
-        rows = rows.filter(pc.invert(_without_features(rows, service)))
+        keep &= ~_mask(_without_features(decisions, service))
+    rows = decisions.filter(pa.array(keep))  # once: it copies every column
     if "attempt" in names and rows.num_rows and pc.max(rows["attempt"]).as_py():
         first = newest_rows(rows["decision_id"], -rows["attempt"].to_numpy())
         rows = rows.take(pa.array(np.sort(first)))
     return rows
+
+
+def _mask(condition: pa.ChunkedArray | pa.Array) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = pc.fill_null(condition, False).to_numpy(zero_copy_only=False)
+    return mask
 
 
 def _without_features(rows: pa.Table, service: CompiledService) -> pa.ChunkedArray | pa.Array:
@@ -326,13 +335,12 @@ def _members(
     return pa.table(columns)
 
 
-def _units(rows: pa.Table) -> pa.ChunkedArray:
-    """The unit of each row; a row without one is its own."""
-    ids = rows["decision_id"].cast(pa.string())
+def _units(rows: pa.Table) -> pa.ChunkedArray | pa.Array:
+    """The unit of each row; null for a row that is its own."""
     if "unit" not in rows.column_names:
-        return ids
+        return pa.nulls(rows.num_rows, pa.string())
     units = rows["unit"].cast(pa.string())
-    return pc.if_else(pc.fill_null(pc.not_equal(units, ""), False), units, ids)
+    return pc.if_else(pc.equal(units, ""), pa.scalar(None, pa.string()), units)
 
 
 def _label_values(values: pa.Table, label: CompiledLabel) -> pa.ChunkedArray:
