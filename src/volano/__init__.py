@@ -36,6 +36,7 @@ from volano.spec.request import Requests as Requests
 from volano.spec.source import Source as Source
 from volano.spec.sql import sql as sql
 from volano.spec.trainer import LightGBM as LightGBM
+from volano.spec.trainer import PythonTrainer as PythonTrainer
 from volano.spec.trainer import Sklearn as Sklearn
 from volano.spec.trainer import Trainer as Trainer
 from volano.spec.view import FeatureView as FeatureView
@@ -55,6 +56,7 @@ __all__ = [
     "LightGBM",
     "Model",
     "Owner",
+    "PythonTrainer",
     "Release",
     "Request",
     "Requests",

@@ -109,3 +109,16 @@ def test_an_unused_import_of_the_clock_is_no_mistake(tmp_path):
         tmp_path, ("import volano as vo", "import time\n\nimport volano as vo\n\nSTARTED = time.time()")
     )
     assert compiled(file).project.views
+
+
+def test_an_authors_trainer_is_two_references_into_the_bundle(tmp_path):
+    functions = "def learn(features, label, params, seed):\n    return b''\n\n\ndef score(artifact, features):\n    return []\n"
+    file = edited(
+        tmp_path,
+        ("delay = vo.Model(", functions + "\n\ndelay = vo.Model("),
+        ('vo.LightGBM(objective="binary")', "vo.PythonTrainer(learn, score, depth=3)"),
+    )
+    trainer = compiled(file).project.models["delay"].trainer
+    assert trainer.kind == "python" and trainer.params == {"depth": 3}
+    assert trainer.code is not None and trainer.code.qualname == "learn"
+    assert trainer.predict is not None and trainer.predict.qualname == "score"

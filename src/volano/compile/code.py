@@ -51,6 +51,17 @@ def code_ref(at: Definition, ctx: Context) -> CodeRef:
     return CodeRef(at.module.name, at.binding, digest(source.encode()))
 
 
+def function_ref(function: object, ctx: Context) -> CodeRef | None:
+    """The reference to a plain function of the project, or None when no module declares it. Its rules are its own."""
+    for name, places in ctx.modules.items():
+        for binding, value in places.module.values.items():
+            if value is function and isinstance(places.bindings.get(binding), ast.FunctionDef):
+                found = _closure(binding, places, ctx.modules, set())
+                texts = sorted(f"{key}:\n{_canonical(node, of)}" for key, node, of in found)
+                return CodeRef(name, binding, digest("\n".join(texts).encode()))
+    return None
+
+
 _Found: TypeAlias = tuple[str, ast.stmt, Places]
 
 

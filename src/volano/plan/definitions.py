@@ -213,11 +213,15 @@ class CompiledLabel(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CompiledTrainer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A trainer by its entry-point name (`lightgbm`, `sklearn`, `python`), with its parameters."""
+    """A trainer by its entry-point name (`lightgbm`, `sklearn`, `python`), with its parameters.
+
+    The author's own (`python`) is two functions: `code` trains, `predict` scores.
+    """
 
     kind: str
     params: dict[str, Any] = {}
     code: CodeRef | None = None
+    predict: CodeRef | None = None
 
 
 class CompiledModel(msgspec.Struct, frozen=True, omit_defaults=True):

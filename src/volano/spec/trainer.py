@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -24,6 +25,28 @@ class Trainer:
 
     def __repr__(self) -> str:
         return f"Trainer({self.kind!r}, {self.params!r})"
+
+
+class PythonTrainer(Trainer):
+    """Two functions of the project: one learns and writes bytes, one reads them and scores.
+
+    The bytes are in a format of the author's choice, such as JSON or ONNX; never a pickle.
+
+    Args:
+        train: `train(features, label, params, seed) -> bytes`; `features` is an Arrow table of the model's inputs.
+        predict: `predict(artifact, features) -> scores`, one number a row.
+        params: handed to `train`.
+
+    >>> PythonTrainer(lambda *_: b"", lambda *_: [], depth=3).params
+    {'depth': 3}
+    """
+
+    __slots__ = ("predict", "train")
+
+    def __init__(self, train: Callable[..., bytes], predict: Callable[..., Any], **params: Any) -> None:
+        super().__init__("python", **params)
+        self.train = train
+        self.predict = predict
 
 
 class LightGBM(Trainer):

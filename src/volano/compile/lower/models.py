@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from volano.compile.code import function_ref
 from volano.compile.context import Context
 from volano.compile.expressions import read_expression
 from volano.compile.lower.inputs import inputs_of
 from volano.compile.lower.sources import check_table
 from volano.compile.resolve import Definition
 from volano.plan.definitions import (
+    CodeRef,
     CompiledHistory,
     CompiledModel,
     CompiledService,
@@ -17,7 +19,7 @@ from volano.plan.definitions import (
 from volano.spec.fields import FieldRef, SchemaType
 from volano.spec.on_demand import OnDemand
 from volano.spec.sql import Sql
-from volano.spec.trainer import Trainer
+from volano.spec.trainer import PythonTrainer, Trainer
 from volano.values.schema import DType
 
 
@@ -140,7 +142,20 @@ def _trainer(at: Definition, ctx: Context) -> CompiledTrainer | None:
             what = f"{ctx.title(at)}: trainer parameter {name}={value!r} is not plain data."
             ctx.mistake(at, what, "use numbers, texts, bools, None, lists and dicts of them", "trainer")
             return None
-    return CompiledTrainer(trainer.kind, dict(trainer.params))
+    if not isinstance(trainer, PythonTrainer):
+        return CompiledTrainer(trainer.kind, dict(trainer.params))
+    train, predict = (_function(at, part, ctx) for part in (trainer.train, trainer.predict))
+    return CompiledTrainer(trainer.kind, dict(trainer.params), train, predict)
+
+
+def _function(at: Definition, function: object, ctx: Context) -> CodeRef | None:
+    found = function_ref(function, ctx)
+    if found is None:
+        shown = getattr(function, "__name__", repr(function))
+        what = f"{ctx.title(at)}: its trainer's {shown!r} is not a module-level function of the project."
+        mend = f"define it at module level: def {'train' if shown == '<lambda>' else shown}(...)"
+        ctx.mistake(at, what, mend, "trainer")
+    return found
 
 
 def _is_data(value: object) -> bool:
