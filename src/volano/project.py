@@ -77,7 +77,8 @@ class Project:
             event: field values by name, or JSON.
             operation: insert states a row; correct and retract replace it by id.
             revision: 0 for an insert, higher for what replaces it.
-            sync: False leaves the fsync to the next `drain`: until then a loss of power may take the event, a kill may not.
+            sync: False leaves the fsync to the next `drain`: until then
+                a loss of power may take the event, a kill may not.
         """
         session = self._work.session
         return session.observe(source, [event], operation=operation, revision=revision, sync=sync)[0]
