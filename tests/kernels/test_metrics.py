@@ -100,6 +100,16 @@ def test_the_paired_bootstrap_agrees_with_delong() -> None:
     assert high == pytest.approx(centre + stats.norm.ppf(0.95) * sd, abs=0.25 * sd)
 
 
+def test_accuracy_of_0_9_at_2000_rows_is_known_to_1_3_points() -> None:
+    labels = np.ones(2_000)
+    scores = np.where(np.arange(2_000) % 10, 0.9, 0.1)
+    values = bootstrap(
+        [METRICS["accuracy"].prepare(scores, labels)], np.arange(2_000), 2_000, n_resamples=2_000, seed=1
+    )
+    low, high = one_sided_bounds(values[:, 0], 0.975)  # two bounds of 97.5 % make one interval of 95 %
+    assert (low, high) == (pytest.approx(0.9 - 0.013, abs=0.001), pytest.approx(0.9 + 0.013, abs=0.001))
+
+
 def test_resampling_units_is_wider_than_resampling_rows_when_rows_of_a_unit_agree() -> None:
     random = np.random.default_rng(0)
     labels = np.repeat((random.random(200) < 0.5).astype(float), 20)
