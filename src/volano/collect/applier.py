@@ -117,6 +117,10 @@ class Applier:
         """The newest stamp given so far. Only after `recover`."""
         return self._ready().last
 
+    def take_stamp(self) -> Instant:
+        """A stamp for what becomes visible outside the journal, such as a hand-over. No record gets the same."""
+        return self._ready().take(1)[0]
+
     def recover(self) -> int:
         """Bring online state to the end of the apply log; returns the number of records applied again.
 
