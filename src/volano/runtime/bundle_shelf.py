@@ -60,5 +60,7 @@ def _code_of(project: CompiledProject) -> list[CodeRef]:
     """Every reference to author code in a project."""
     projections = [view.projection.code for view in project.views.values() if view.projection is not None]
     on_demand = [function.code for function in project.on_demand.values()]
-    trainers = [model.trainer.code for model in project.models.values()]
+    trainers = [
+        code for model in project.models.values() for code in (model.trainer.code, model.trainer.predict)
+    ]
     return [code for code in [*projections, *on_demand, *trainers] if code is not None]
