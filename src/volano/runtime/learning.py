@@ -31,8 +31,8 @@ from volano.plan.state_rows import ARROW_TYPES
 from volano.protocols.reporter import Reporter
 from volano.records.learning import ModelVersion, ReleaseEvent
 from volano.runtime.labelling import evidence_columns, read_labels
-from volano.runtime.plugins import load
 from volano.runtime.session import Session
+from volano.runtime.trainers import make_trainer
 from volano.values.event_ids import event_id
 from volano.values.instants import BEGINNING, DAY_US, Instant, format_instant
 
@@ -123,7 +123,7 @@ class Learner:
         check_time_split(training, evaluation, horizon_us=label.horizon_us)
         check_disjoint(training, evaluation, groups=False)
         version = train(
-            model, training, load("volano.trainers", model.trainer.kind)(),
+            model, training, make_trainer(model.trainer, self._session.functions),
             bundle=self._session.applied.bundle,
             trained_at=cutoff,
             artifacts=self._session.stores.artifacts,

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from volano.decide.serving import LoadedModel, Serving, prepare_serving
-from volano.errors import UnknownNameError
+from volano.learn.train import get_version, load_version
 from volano.plan.definitions import CompiledProject
 from volano.protocols.catalog import CatalogReader
-from volano.protocols.trainer import Predictor, Trainer
-from volano.records.learning import ModelVersion, ReleaseEvent
+from volano.records.learning import ReleaseEvent
 from volano.runtime.applied import Applied, get_definitions
 from volano.runtime.bundle_shelf import BundleShelf
-from volano.runtime.plugins import load
+from volano.runtime.trainers import make_trainer
 
 if TYPE_CHECKING:
     from volano.runtime.stores import Stores
@@ -24,19 +23,6 @@ def find_release(catalog: CatalogReader, decision: str) -> ReleaseEvent | None:
     """The newest release event of a decision, or None before the first."""
     entry = catalog.last_entry(f"release/{decision}")
     return None if entry is None else msgspec.json.decode(entry.body, type=ReleaseEvent)
-
-
-def get_version(catalog: CatalogReader, version: str) -> ModelVersion:
-    """A model version's document.
-
-    Raises:
-        UnknownNameError: no such version.
-    """
-    document = catalog.find("model_version", version)
-    if document is None:
-        known = ", ".join(doc.name for doc in catalog.documents("model_version")[-5:]) or "none"
-        raise UnknownNameError(f"There is no model version {version!r}.", mend=f"newest known: {known}")
-    return msgspec.json.decode(document.body, type=ModelVersion)
 
 
 class ServingLoader:
@@ -49,13 +35,12 @@ class ServingLoader:
         self._models: dict[str, LoadedModel] = {}
 
     def model(self, version: str) -> LoadedModel:
-        """A model version, its artifact verified and loaded."""
+        """A model version, its artifact's digest and parity test verified, loaded once."""
         if version not in self._models:
             record = get_version(self._stores.catalog, version)
-            trainer: Trainer = load("volano.trainers", record.trainer)()
-            artifact = self._stores.artifacts.get(record.artifact)
-            predictor: Predictor = trainer.load(artifact, self._stores.artifacts.path(record.artifact))
-            self._models[version] = LoadedModel(record, predictor)
+            declared = self.project(record.bundle).model(record.model).trainer
+            trainer = make_trainer(declared, self._bundles.get(record.bundle))
+            self._models[version] = LoadedModel(record, load_version(record, trainer, self._stores.artifacts))
         return self._models[version]
 
     def load(self, decision: str) -> Serving:
