@@ -8,6 +8,7 @@ Bias: one thread, requests over 1,000 keys an entity that all lie in memory, no 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -247,6 +248,7 @@ def score_inproc(folder: Path) -> dict[str, Any]:
         for i in range(N_REQUESTS)
     ]  # fmt: skip
     made: list[DecisionMade] = []
+    gc.freeze()  # as a serving process does after its warm-up
     for _ in range(2):
         made.clear()
         logged.clear()

@@ -204,18 +204,20 @@ class _ChunkNumbers:
 
     __slots__ = ("_last", "_reach", "_span_us")
 
-    def __init__(self, features: Sequence[WindowFeature], span_us: int) -> None:
-        self._reach = _reaches(features)
+    def __init__(self, reach: _Reach, span_us: int) -> None:
+        self._reach = reach
         self._span_us = span_us
-        self._last: tuple[tuple[int, int], list[bytes]] = ((0, -1), [])
+        self._last: tuple[Instant | None, tuple[int, int], list[bytes]] = (None, (0, -1), [])
 
     def at(self, q: Instant) -> list[bytes]:
-        """Oldest first. Most requests touch the chunks that the last one touched, so those are kept."""
-        last, numbers = self._last
+        """Oldest first. Kept for the lookups of one request, and as long as requests touch the same chunks."""
+        last_q, last, numbers = self._last
+        if q == last_q:
+            return numbers
         touched = _chunk_range(self._reach, q, self._span_us)
         if touched != last:
             numbers = [(number + _SIGN).to_bytes(8, "big") for number in range(touched[0], touched[1] + 1)]
-            self._last = (touched, numbers)
+        self._last = (q, touched, numbers)
         return numbers
 
 
@@ -230,14 +232,14 @@ class _Lookup:
         source: CompiledSource,
         fields: tuple[str, ...],
         wanted: Sequence[tuple[int, WindowFeature]],
+        numbers: _ChunkNumbers,
         own_event: _OwnEvent | None,
     ) -> None:
-        features = [feature for _, feature in wanted]
-        self.reader = ChunkReader(features, chunk_layout(group, source))
+        self.reader = ChunkReader([feature for _, feature in wanted], chunk_layout(group, source))
         self.slots = [slot for slot, _ in wanted]
         self._fields = fields
         self._head = group.prefix
-        self._numbers = _ChunkNumbers(features, group.span_us)
+        self._numbers = numbers
         self._own_event = own_event
 
     @property
@@ -310,11 +312,14 @@ def _lookups(
         read = (group.hash, given.keys, feature.include_request)
         wanted.setdefault(read, []).append((slot, window_feature(view, feature)))
     lookups = []
+    numbers: dict[tuple[_Reach, int], _ChunkNumbers] = {}
     for (name, fields, with_own), features in sorted(wanted.items(), key=lambda item: item[0][2]):
         group = group_of[name]
         source = project.sources[group.source]
         own_event = _OwnEvent(group, source, request) if with_own else None
-        lookups.append(_Lookup(group, source, fields, features, own_event))
+        reach = _reaches([feature for _, feature in features])
+        touched = numbers.setdefault((reach, group.span_us), _ChunkNumbers(reach, group.span_us))
+        lookups.append(_Lookup(group, source, fields, features, touched, own_event))
     return lookups
 
 

@@ -79,7 +79,7 @@ class JointReader:
         """
         joined = b"".join([chunk for own in chunks for chunk in own])
         buf = np.frombuffer(joined, np.int64) if joined else _EMPTY
-        key_at = np.array([0, *accumulate([sum(map(len, own)) >> 3 for own in chunks])])
+        key_at = np.array([*accumulate([sum(map(len, own)) >> 3 for own in chunks], initial=0)])
         out = np.empty(self._n_out)
         ok = np.empty(self._n_out, np.uint8)
         whole = out.view(np.int64)
