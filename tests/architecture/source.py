@@ -92,9 +92,15 @@ def _dotted(node: ast.expr) -> list[str]:
     return [node.id if isinstance(node, ast.Name) else "", *rest]
 
 
+TEMPLATES = PACKAGE / "templates"
+"""Projects to begin with: an author's code, which keeps the author's rules and not ours."""
+
+
 def modules() -> Iterator[Module]:
-    """Every module of the package, sorted by path."""
+    """Every module of the package but the templates, sorted by path."""
     for path in sorted(PACKAGE.rglob("*.py")):
+        if path.is_relative_to(TEMPLATES):
+            continue
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
         is_package = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if is_package else parts)

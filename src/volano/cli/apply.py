@@ -1,0 +1,29 @@
+"""`volano apply`: carry out the plan."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from volano.cli.options import HERE, Debug, Folder
+from volano.cli.session import open_project
+
+
+def apply(
+    folder: Folder = HERE,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show the plan, ask, and carry it out. An apply that was interrupted goes on where it stopped."""
+    with open_project(folder, debug=debug) as project:
+        from volano.plan.explain import explain
+
+        planned = project.plan()
+        typer.echo(explain(planned))
+        if planned.is_empty:
+            return
+        if not yes:
+            typer.confirm("Apply this plan?", abort=True)
+        applied = project.apply()
+        typer.echo(f"Applied: bundle {applied.bundle[:12]}.")

@@ -1,0 +1,55 @@
+"""The application `volano`: its verbs, registered. Imports nothing heavy, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import typer
+
+from volano import __version__
+from volano.cli import (
+    apply,
+    check,
+    decisions,
+    demo,
+    doctor,
+    init,
+    plan,
+    release,
+    rollback,
+    status,
+    train,
+)
+
+app = typer.Typer(
+    name="volano",
+    help="Operational machine learning as one loop: decide, collect, organize, learn.",
+    epilog="A project begins with: volano init FOLDER",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"volano {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _volano(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and stop.", callback=_print_version, is_eager=True
+    ),
+) -> None: ...
+
+
+app.command()(init.init)
+app.command()(plan.plan)
+app.command()(apply.apply)
+app.command()(demo.demo)
+app.command()(status.status)
+app.add_typer(decisions.app, name="decisions")
+app.command()(train.train)
+app.command()(release.release)
+app.command()(rollback.rollback)
+app.command()(check.check)
+app.command()(doctor.doctor)
