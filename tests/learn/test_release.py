@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests.learn.turn import Rows, challenge
 from tests.learn.world import CUTOFF, LABEL, MODEL, STAMP, Stores, World, make_world, open_stores
 from volano.errors import ConflictError, InvariantError, NotReadyError, UnknownNameError
 from volano.learn import release as releases
-from volano.learn.challenge import Rows, challenge
 from volano.learn.checks import check_releases
 from volano.learn.train import get_version, load_version
 from volano.learn.training_set import find_manifest, verify

@@ -27,7 +27,7 @@ from volano.protocols.catalog import CatalogReader, CatalogWriter
 from volano.records.label import LabelState
 from volano.records.learning import TrainingSetManifest
 from volano.values.identities import content_hash
-from volano.values.instants import Instant, format_duration, format_instant
+from volano.values.instants import Instant, format_duration
 from volano.values.schema import DType
 
 KIND: Final = "training_set"
@@ -383,12 +383,3 @@ def _parquet(table: pa.Table) -> bytes:
     ]
     pq.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=words)
     return bytes(sink.getvalue().to_pybytes())
-
-
-def describe(manifest: TrainingSetManifest) -> str:
-    """One line about a set, for people."""
-    return (
-        f"{manifest.name}: {manifest.n_rows:,} rows decided {format_instant(manifest.decided_from)} to "
-        f"{format_instant(manifest.decided_until)}, labels as of {format_instant(manifest.label_cutoff)}, "
-        f"hash {manifest.root_hash[:12]}"
-    )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from volano.errors import DefinitionError
 
@@ -28,11 +27,6 @@ def raise_mistakes(trainer: str, mistakes: Sequence[str]) -> None:
         where=f"trainer {trainer}",
         mend="mend the arguments of the trainer in the project file",
     )
-
-
-def as_given(params: Mapping[str, Any]) -> str:
-    """Parameters as an author would write them, for messages."""
-    return ", ".join(f"{name}={value!r}" for name, value in sorted(params.items()))
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

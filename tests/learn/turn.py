@@ -1,7 +1,7 @@
-"""One turn of learning: sets, training, judgement, release or refusal, in that order. What a retraining job calls.
+"""One turn of learning, composed as the runtime composes it: sets, training, judgement, release or refusal.
 
-Every step is written before the next begins, and every step recognises what it wrote before. So a job that was killed
-anywhere runs again with the same instant and ends with the same hashes, the same version and one entry in the ledger.
+Every step is written before the next begins, and every step recognises what it wrote before. The crash tests kill it
+between any two writes.
 """
 
 from __future__ import annotations
@@ -53,24 +53,7 @@ def challenge(
     catalog: CatalogWriter,
     actor: str,
 ) -> ReleaseEvent:
-    """Train a challenger on what was mature at an instant, judge it on the newest mature period, release or refuse it.
-
-    Args:
-        rows: decisions and labels from the beginning of what should be learnt from, up to `at`.
-        at: the label cut-off and the instant of every record: the scheduled instant of the job.
-        period_us: length of the evaluation part: the retraining period.
-        bundle: digest of the code in force.
-        predictor_of: loads a version's predictor by name, verified (`learn.train.load_version`).
-        actor: who or what asked for it.
-
-    Returns:
-        The transition in the ledger: a release, or a refusal with its reason.
-
-    Raises:
-        NotReadyError: there is too little to train on, or to judge the first model by.
-        ConflictError: someone else released meanwhile; the job may run again.
-        InvariantError: the sets leak into each other.
-    """
+    """Train a challenger on what was mature at an instant, judge it, and release or refuse it."""
     training, evaluation = _sets(model, label, rows, at, period_us, bundle, artifacts)
     check_time_split(training, evaluation, horizon_us=label.horizon_us)
     check_disjoint(training, evaluation, groups=False)
