@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from volano.errors import MissingExtraError
-from volano.values.instants import DAY_US, HOUR_US, MINUTE_US, Instant, from_datetime
+from volano.values.instants import BEGINNING, DAY_US, HOUR_US, MINUTE_US, Instant, from_datetime, to_datetime
 
 Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
@@ -39,8 +39,7 @@ ASKED_BEFORE_US: Final = 2 * HOUR_US
 KNOWN_AFTER_US: Final[Mapping[str, int]] = {
     "departures": 5 * MINUTE_US,
     "landings": 5 * MINUTE_US,
-    "diversions": 5 * MINUTE_US,
-    "cancellations": 5 * MINUTE_US,
+    "disruptions": 5 * MINUTE_US,
     "weather": HOUR_US,
 }
 """How long after its event time an operator holds each kind of fact. The template declares the same numbers."""
@@ -60,28 +59,26 @@ ISLAND_ZONES: Final[Mapping[str, str]] = {
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 
-_TABLE_FROM: Final = from_datetime(datetime(2012, 12, 31, tzinfo=timezone.utc))
+_TABLE_FROM: Final = from_datetime(datetime(2012, 12, 31, tzinfo=UTC))
 _TABLE_HOURS: Final = 24 * 369
-_DAY_MINUTES: Final = 24 * 60
 _TAXI_MINUTES: Final = 25
-"""Usual time on the ground between leaving and arriving at a gate. Only chooses a day, so half a day of error is allowed."""
+"""Usual time on the ground between leaving and arriving at a gate. It only chooses a day: hours of error do no harm."""
 
 
 class World(NamedTuple):
     """A year of New York's departures as an operator meets them.
 
-    Every table is sorted by `known_at`, the instant from which production could hold the row. In `schedule` that is the
-    instant at which the decision is asked. The other columns are those of the template's events.
+    Every table is sorted by `known_at`, the instant from which production could hold the row; in `schedule` that is the
+    instant at which the decision is asked. The other columns are those of the template's request and events.
     """
 
     schedule: pa.Table
     departures: pa.Table
     landings: pa.Table
-    cancellations: pa.Table
-    diversions: pa.Table
+    disruptions: pa.Table
     weather: pa.Table
 
-    def known(self, *, since: Instant, until: Instant) -> World:
+    def known(self, *, since: Instant = BEGINNING, until: Instant) -> World:
         """The part that becomes known in `[since, until)`."""
         return World(*(_between(table, since, until) for table in self))
 
@@ -105,22 +102,20 @@ def load_world(folder: Path, *, sample: float = 1.0) -> World:
 
     Args:
         folder: with `flights.csv.zip`, `weather.csv` and `airports.csv`.
-        sample: share of the planes to keep, by a hash of the tail number, so that a plane's history stays whole. Flights
-            without a tail number are kept by a hash of their flight id. Weather is kept whole.
+        sample: share of the planes to keep, by a hash of the tail number, so that a plane's history stays whole.
+            Flights without a tail number are kept by a hash of their flight id. Weather is kept whole.
 
     Returns:
         The world, each table sorted by `known_at`.
     """
-    flights = read_flights(folder)
-    schedule = place_flights(flights, airport_zones(folder))
+    flights = place_flights(read_flights(folder), airport_zones(folder))
     if sample < 1.0:
-        schedule = schedule.filter(pa.array(_in_sample(schedule, sample)))
+        flights = flights.filter(pa.array(_in_sample(flights, sample)))
     return World(
-        schedule=_sorted(_schedule(schedule)),
-        departures=_sorted(_departures(schedule)),
-        landings=_sorted(_landings(schedule)),
-        cancellations=_sorted(_cancellations(schedule)),
-        diversions=_sorted(_diversions(schedule)),
+        schedule=_sorted(_schedule(flights)),
+        departures=_sorted(_departures(flights)),
+        landings=_sorted(_landings(flights)),
+        disruptions=_sorted(_disruptions(flights)),
         weather=_sorted(_weather(folder)),
     )
 
@@ -146,10 +141,10 @@ def place_flights(flights: pa.Table, zones: Mapping[str, str]) -> pa.Table:
         zones: time zone by airport code; every destination must be in it.
 
     Returns:
-        One row a flight in the order given: flight_id, tailnum, carrier, origin, dest, distance, sched_dep, departed_at,
-        arrived_at, dep_delay, arr_delay, and the local clock of the scheduled departure (`hour`, `weekday` with
-        Monday 1). `departed_at` is null for a cancelled flight. `arrived_at` is null where the data has no arrival time;
-        with an `arrived_at` but no `arr_delay` the flight was diverted.
+        One row a flight in the order given: flight_id, tailnum, carrier, origin, dest, hour (local, of the scheduled
+        departure), sched_dep, departed_at, arrived_at, dep_delay, arr_delay. `departed_at` is null for a cancelled
+        flight, `arrived_at` where the data has no arrival time. With an `arrived_at` but no `arr_delay` the flight
+        was diverted.
     """
     minute = MINUTE_US * _ints(flights["minute"])
     scheduled = flights["time_hour"].cast(TIMESTAMP).cast(pa.int64()).to_numpy() + minute
@@ -171,9 +166,7 @@ def place_flights(flights: pa.Table, zones: Mapping[str, str]) -> pa.Table:
             "carrier": flights["carrier"],
             "origin": flights["origin"],
             "dest": flights["dest"],
-            "distance": flights["distance"],
             "hour": flights["hour"],
-            "weekday": _weekdays(flights),
             "sched_dep": _instants(scheduled),
             "departed_at": _instants(departed_at, valid=departed),
             "arrived_at": _instants(arrived_at, valid=arrived),
@@ -204,12 +197,12 @@ def arrival_instants(
     """
     names, zone = np.unique(np.asarray(zones), return_inverse=True)
     offsets = np.stack([_utc_offsets(str(name)) for name in names])
-    near = np.where(diverted, earliest + DAY_US // 2, expected)
+    near: Ints = np.where(diverted, earliest + DAY_US // 2, expected)
     time_of_day = MINUTE_US * (clock // 100 * 60 + clock % 100)
     behind = (time_of_day - (near + _offset_at(offsets, zone, near)) + DAY_US // 2) % DAY_US - DAY_US // 2
-    found = near + behind
-    # The clock may have been changed between the two; a time that spring skipped was told by the clock as it was before.
-    moved = found + _offset_at(offsets, zone, near) - _offset_at(offsets, zone, found)
+    found: Ints = near + behind
+    # The clock may have been changed between the two. A time that spring skipped was told by the clock as it was.
+    moved: Ints = found + _offset_at(offsets, zone, near) - _offset_at(offsets, zone, found)
     is_shown = _offset_at(offsets, zone, moved) == _offset_at(offsets, zone, found)
     return np.where(is_shown, moved, found)
 
@@ -217,8 +210,10 @@ def arrival_instants(
 def _utc_offsets(zone: str) -> Ints:
     """The zone's offset from UTC in microseconds for each hour of the table: clocks change on whole hours of UTC."""
     info = ZoneInfo(zone)
-    hours = (datetime.fromtimestamp(_TABLE_FROM / 1e6 + 3600 * i, info) for i in range(_TABLE_HOURS))
-    return np.array([moment.utcoffset().total_seconds() for moment in hours], dtype=np.int64) * 1_000_000
+    first = to_datetime(_TABLE_FROM)
+    hours = [(first + timedelta(hours=hour)).astimezone(info) for hour in range(_TABLE_HOURS)]
+    offsets = [moment.replace(tzinfo=UTC) - moment for moment in hours]
+    return np.array([offset // timedelta(microseconds=1) for offset in offsets], dtype=np.int64)
 
 
 def _offset_at(offsets: Ints, zone: Ints, at: Ints) -> Ints:
@@ -228,73 +223,52 @@ def _offset_at(offsets: Ints, zone: Ints, at: Ints) -> Ints:
 
 def _schedule(flights: pa.Table) -> pa.Table:
     asked = _micros(flights["sched_dep"]) - ASKED_BEFORE_US
-    columns = (
-        "flight_id", "tailnum", "carrier", "origin", "dest", "distance", "hour", "weekday", "sched_dep",
-    )  # fmt: skip
+    columns = ("flight_id", "tailnum", "carrier", "origin", "dest", "hour", "sched_dep")
     return flights.select(columns).append_column("known_at", _instants(asked))
 
 
 def _departures(flights: pa.Table) -> pa.Table:
     left = flights.filter(pc.is_valid(flights["departed_at"]))
-    columns = ("flight_id", "tailnum", "carrier", "origin", "dest", "dep_delay", "departed_at")
-    return _with_known_at(left.select(columns), "departures", "departed_at")
+    return _with_known_at(_movements(left, left["dep_delay"], left["departed_at"]), "departures")
 
 
 def _landings(flights: pa.Table) -> pa.Table:
     landed = flights.filter(pc.is_valid(flights["arr_delay"]))
-    columns = ("flight_id", "tailnum", "carrier", "origin", "dest", "arr_delay", "arrived_at")
-    renamed = landed.select(columns).rename_columns([*columns[:-1], "landed_at"])
-    return _with_known_at(renamed, "landings", "landed_at")
+    return _with_known_at(_movements(landed, landed["arr_delay"], landed["arrived_at"]), "landings")
 
 
-def _cancellations(flights: pa.Table) -> pa.Table:
+def _disruptions(flights: pa.Table) -> pa.Table:
     cancelled = flights.filter(pc.is_null(flights["departed_at"]))
+    diverted = flights.filter(pc.and_(pc.is_valid(flights["arrived_at"]), pc.is_null(flights["arr_delay"])))
     at = _instants(_micros(cancelled["sched_dep"]) + CANCELLED_AFTER_US)
-    rows = cancelled.select(("flight_id", "carrier", "origin", "dest")).append_column("cancelled_at", at)
-    return _with_known_at(rows, "cancellations", "cancelled_at")
+    both = [
+        _movements(cancelled, pa.nulls(len(cancelled), pa.float64()), at),
+        _movements(diverted, diverted["arr_delay"], diverted["arrived_at"]),
+    ]
+    return _with_known_at(pa.concat_tables(both), "disruptions")
 
 
-def _diversions(flights: pa.Table) -> pa.Table:
-    elsewhere = pc.and_(pc.is_valid(flights["arrived_at"]), pc.is_null(flights["arr_delay"]))
-    columns = ("flight_id", "tailnum", "carrier", "origin", "dest", "arrived_at")
-    rows = flights.filter(elsewhere).select(columns).rename_columns([*columns[:-1], "diverted_at"])
-    return _with_known_at(rows, "diversions", "diverted_at")
+def _movements(flights: pa.Table, delay: pa.ChunkedArray, at: pa.ChunkedArray) -> pa.Table:
+    who = flights.select(("flight_id", "tailnum", "origin", "dest"))
+    return who.append_column("delay", delay).append_column("at", at)
 
 
 def _weather(folder: Path) -> pa.Table:
     raw = _read_csv((folder / "weather.csv").read_bytes())
-    observed_at = raw["time_hour"].cast(TIMESTAMP)
-    hours = pc.strftime(observed_at, format="%Y-%m-%dT%HZ")
-    measured = ("temp", "humid", "wind_speed", "precip", "pressure", "visib")
-    rows = pa.table(
-        {
-            "report_id": pc.binary_join_element_wise(raw["origin"], hours, "-"),
-            "origin": raw["origin"],
-            **{name: raw[name].cast(pa.float64()) for name in measured},
-            "observed_at": observed_at,
-        }
-    )
-    return _with_known_at(rows, "weather", "observed_at")
+    measured = {name: raw[name].cast(pa.float64()) for name in ("temp", "humid")}
+    rows = pa.table({"origin": raw["origin"], **measured, "at": raw["time_hour"].cast(TIMESTAMP)})
+    return _with_known_at(rows, "weather")
 
 
-def _with_known_at(rows: pa.Table, source: str, event_time: str) -> pa.Table:
-    return rows.append_column("known_at", _instants(_micros(rows[event_time]) + KNOWN_AFTER_US[source]))
+def _with_known_at(rows: pa.Table, source: str) -> pa.Table:
+    return rows.append_column("known_at", _instants(_micros(rows["at"]) + KNOWN_AFTER_US[source]))
 
 
 def _flight_ids(flights: pa.Table) -> pa.Array:
     """`2013-01-31-UA-1545-EWR`. Carrier and number alone fly twice a day from two airports."""
     month, day = (pc.utf8_lpad(flights[name].cast(pa.string()), 2, "0") for name in ("month", "day"))
     year, number = (flights[name].cast(pa.string()) for name in ("year", "flight"))
-    return pc.binary_join_element_wise(
-        year, month, day, flights["carrier"], number, flights["origin"], "-"
-    )
-
-
-def _weekdays(flights: pa.Table) -> pa.Array:
-    """Monday 1 to Sunday 7, of the local date."""
-    year, month, day = (_ints(flights[name]) for name in ("year", "month", "day"))
-    dates = (year - 1970).astype("M8[Y]").astype("M8[M]") + (month - 1) + (day - 1).astype("m8[D]")
-    return pa.array((dates.astype("M8[D]").astype(np.int64) + 3) % 7 + 1)
+    return pc.binary_join_element_wise(year, month, day, flights["carrier"], number, flights["origin"], "-")
 
 
 def _in_sample(flights: pa.Table, sample: float) -> Bools:

@@ -40,7 +40,7 @@ class Sky(vo.FeatureView, entity=airport, source=weather):
     temp = vo.last("temp", within="6h")
     humid = vo.last("humid", within="6h")
 
-class Flight(vo.Request):
+class Flight(vo.Request, id="flight_id"):
     flight_id: str
     tailnum: Annotated[str | None, plane]
     carrier: str
