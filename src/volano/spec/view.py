@@ -24,7 +24,7 @@ class FeatureRef:
     name: str
     keys: tuple[FieldRef, ...] = ()
 
-    def on(self, *fields: FieldRef) -> FeatureRef:
+    def on(self, *fields: Any) -> FeatureRef:
         """This feature for the entity that these request fields name."""
         return replace(self, keys=fields)
 
@@ -91,8 +91,11 @@ class ViewType(type):
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
         super().__init__(name, bases, namespace)
 
-    def on(cls, *fields: FieldRef) -> ViewOn:
-        """All features for the entity that these request fields name: `Airport.on(Departure.dest)`."""
+    def on(cls, *fields: Any) -> ViewOn:
+        """All features for the entity that these request fields name: `Airport.on(Departure.dest)`.
+
+        Typed `Any`, because a field declared `dest: str` is a `str` to type checkers.
+        """
         return ViewOn(cls, fields)
 
     def __getattr__(cls, name: str) -> Any:

@@ -1,6 +1,6 @@
 """Will this flight arrive 30 or more minutes late? Asked two hours before its scheduled departure."""
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 import volano as vo
 
 ops = vo.Owner("flight-ops", contact="flight-ops@example.org")
@@ -20,7 +20,7 @@ class Weather(vo.Event, id=["origin", "at"]):
     humid: float | None
     at: vo.EventTime
 
-pushed = {"stream": True, "accept_late": "2h", "owner": ops}
+pushed: dict[str, Any] = {"stream": True, "accept_late": "2h", "owner": ops}
 departures = vo.Source("departures", Movement, table="departures.parquet", available_after="5m", **pushed)
 landings = vo.Source("landings", Movement, table="landings.parquet", available_after="5m", **pushed)
 disruptions = vo.Source("disruptions", Movement, table="disruptions.parquet", available_after="5m", **pushed)
@@ -56,5 +56,5 @@ inputs = [Plane, Origin, Sky, Destination.on(Flight.dest), Flight.carrier, Fligh
 delay = vo.Model("delay", features=inputs, label=late, history=asked, retrain="weekly", owner=ops,
                  trainer=vo.LightGBM(objective="binary", num_iterations=60, min_data_in_leaf=200, max_bin=63))
 risk = vo.Decision("get_delay_risk", request=Flight, model=delay, actions=["warn", "ok"], fallback="ok",
-                   policy=vo.Threshold("warn", at=0.5), deadline="20ms", owner=ops)
+                   policy=vo.Threshold("warn", at=0.3), deadline="20ms", owner=ops)
 live = vo.Release(risk, gate=vo.Gate("roc_auc", margin=0, confidence=0.95, min_labels=1000), keep_first=True)
