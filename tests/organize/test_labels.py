@@ -383,3 +383,9 @@ def test_running_often_or_once_at_the_end_gives_the_same_final_states(
     assert all(
         row["value"] is None for row in often.to_pylist() if row["state"] not in ("provisional", "mature")
     )
+
+
+def test_a_retraction_reaches_the_decision_whose_horizon_its_event_once_lay_in() -> None:
+    evidence = events(("e", "f", 105, 106, 45.0, 107), ("e", "f", 300, 107, 45.0, 111))
+    assert open_decisions(label(), ONE, [evidence], since=110, as_of=111).num_rows == 1
+    assert one(run(ONE, evidence, 111))["reason"] == "the outcome was taken back"

@@ -207,11 +207,15 @@ def open_decisions(
     decided_at = as_micros(decisions["decided_at"])
     affected = (decided_at <= as_of) & (decided_at + label.horizon_us > since)
     for facts in events:
-        facts = facts.filter(facts["event_time"].is_valid())  # a retraction may have none; what it ended is here too
+        facts = facts.filter(
+            facts["event_time"].is_valid()
+        )  # a retraction may have none; what it ended is here too
         known = as_micros(facts["known_at"])
         ended = as_micros(facts["superseded_known_at"].cast(pa.int64()).fill_null(np.iinfo(np.int64).max))
+        changed = ((known > since) & (known <= as_of)) | ((ended > since) & (ended <= as_of))
+        # Every revision of a changed event: a correction may have moved it out of one horizon and into another.
         moved = facts.filter(
-            pa.array(((known > since) & (known <= as_of)) | ((ended > since) & (ended <= as_of)))
+            pc.is_in(facts["event_id"], value_set=pc.unique(facts["event_id"].filter(pa.array(changed))))
         )
         touched = first_events(
             _join_keys(label, decisions, moved), decided_at, decided_at + label.horizon_us, moved
