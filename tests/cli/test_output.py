@@ -66,6 +66,14 @@ def test_a_release_is_told_with_its_numbers() -> None:
     ]
 
 
+def test_a_first_release_has_an_interval_of_its_own() -> None:
+    evidence = Evaluation("roc_auc", 327, 0.85, None, None, 0.81, 0.88, 0.9, "h", NOON, NOON)
+    event = msgspec.structs.replace(release(), evidence=(evidence,))
+    assert release_lines(event)[-1] == (
+        "  roc_auc on 327 labels: challenger 0.8500, between 0.8100 and 0.8800 at 90% confidence"
+    )
+
+
 def test_an_explained_decision_shows_what_was_read_and_what_came_of_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

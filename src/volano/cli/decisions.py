@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from volano.cli.options import HERE, Debug, Folder, Json
-from volano.cli.output import cell, print_json, print_rows_json, print_table, when
+from volano.cli.output import cell, print_json, print_rows_json, print_table, typed, when
 from volano.cli.session import open_project
 from volano.values.instants import format_duration, parse_instant
 
@@ -69,12 +69,16 @@ def print_explained(made: ExplainedDecision) -> None:
     print_table(f"{made.decision} {made.decision_id}", ("what", "value"), _facts(made))
     write = Console(highlight=False, markup=False).print
     write()
-    print_table("request", ("field", "value"), made.request.items())
+    print_table(
+        "request",
+        ("field", "value"),
+        ((name, typed(value, made.request_types.get(name))) for name, value in made.request.items()),
+    )
     write()
     print_table(
         "features as served",
         ("feature", "value", "read from", "owner"),
-        ((each.name, each.value, each.read, each.owner) for each in made.features),
+        ((each.name, typed(each.value, each.dtype), each.read, each.owner) for each in made.features),
     )
     write()
     print_table(

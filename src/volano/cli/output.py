@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from volano.values.instants import Instant, format_duration, format_instant, from_datetime
+from volano.values.schema import DType, Scalar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +64,11 @@ def cell(value: object) -> str:
             return str(value)
 
 
+def typed(value: Scalar, dtype: DType | None) -> str:
+    """One value of a known type: instants as times."""
+    return when(value) if dtype is DType.TIMESTAMP and isinstance(value, int) else cell(value)
+
+
 def when(instant: Instant | None) -> str:
     """An instant to the second; – for none."""
     return "–" if instant is None else format_instant(instant - instant % 1_000_000)
@@ -79,10 +85,10 @@ def release_lines(event: ReleaseEvent) -> list[str]:
         if evaluation.champion is not None:
             line += f", champion {evaluation.champion:.4f}"
         if evaluation.low is not None and evaluation.high is not None:
-            line += (
-                f", difference between {evaluation.low:+.4f} and {evaluation.high:+.4f}"
-                f" at {evaluation.confidence:.0%} confidence"
-            )
+            what = "" if evaluation.champion is None else "difference "
+            sign = "" if evaluation.champion is None else "+"
+            low, high = f"{evaluation.low:{sign}.4f}", f"{evaluation.high:{sign}.4f}"
+            line += f", {what}between {low} and {high} at {evaluation.confidence:.0%} confidence"
         lines.append(line)
     return lines
 

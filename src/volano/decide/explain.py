@@ -60,6 +60,7 @@ class ExplainedDecision(msgspec.Struct, frozen=True):
     features_as_of: Instant
     age_us: int | None
     request: dict[str, Scalar]
+    request_types: dict[str, DType]
     features: tuple[ExplainedFeature, ...]
     model: str
     model_version: str
@@ -117,6 +118,9 @@ def explain_decision(
         features_as_of=made.features_as_of,
         age_us=None if made.features_as_of <= 0 else made.decided_at - made.features_as_of,
         request=made.request,
+        request_types={
+            field.name: field.dtype for field in project.requests[definition.request].schema.fields
+        },
         features=tuple(
             _explain_feature(feature, value, made.request, project)
             for feature, value in zip(service.inputs, values, strict=False)
