@@ -136,14 +136,16 @@ def test_the_doctor_finds_a_sound_project_sound(run: Run) -> None:
     assert result.exit_code == 0, result.output
     symptoms = {symptom["what"]: symptom for symptom in json.loads(result.stdout)}
     assert symptoms["lock"]["detail"] == "free"
+    assert symptoms["state"]["detail"].startswith("applied 20")
     assert symptoms["volano.trainers"]["state"] == "ok"
 
 
 def test_the_doctor_sees_who_holds_the_lock(run: Run, shop: Path) -> None:
     with Project.open(shop) as project:
         project.drain()
-        result = run("doctor")
-    assert "lock" in result.stdout
+        busy = {symptom["what"]: symptom for symptom in json.loads(run("doctor", "--json").stdout)}
+    assert busy["lock"]["state"] == "note"
+    assert "writer.lock" in busy["lock"]["detail"]
 
 
 def test_the_doctor_names_a_wrong_configuration(tmp_path: Path) -> None:

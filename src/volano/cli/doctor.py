@@ -17,7 +17,7 @@ import typer
 from volano.cli.failures import FAILED, failures_shown
 from volano.cli.options import HERE, Debug, Folder, Json
 from volano.cli.output import print_json, print_table
-from volano.errors import ConfigError, StoreBusyError, VolanoError
+from volano.errors import ConfigError, VolanoError
 
 if TYPE_CHECKING:
     from volano.runtime.config import Config
@@ -112,16 +112,35 @@ def _data_folder(folder: Path, config: Config) -> Iterator[Symptom]:
     yield Symptom("data folder", "ok", f"{data}{'' if data.exists() else ' (not made yet)'}")
     yield Symptom("free disk", "ok" if free >= LITTLE_SPACE else "note", f"{free / (1 << 30):.1f} GiB")
     if data.exists():
+        yield _locks(data)
         yield _opened(folder)
+
+
+def _locks(data: Path) -> Symptom:
+    """Whether another process works in the data folder: which lock files are held."""
+    held = [str(path.relative_to(data)) for path in sorted(data.rglob("*.lock")) if _is_held(path)]
+    if held:
+        return Symptom("lock", "note", f"held by a running process: {', '.join(held)}")
+    return Symptom("lock", "ok", "free")
+
+
+def _is_held(path: Path) -> bool:
+    import fcntl
+
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _opened(folder: Path) -> Symptom:
     from volano.project import Project
 
     try:
-        Project.open(folder).close()
-    except StoreBusyError as error:
-        return Symptom("lock", "note", f"held by another process: {error.what}")
+        with Project.open(folder) as opened:
+            state = opened.status()
     except VolanoError as error:
-        return Symptom("lock", "bad", str(error))
-    return Symptom("lock", "ok", "free")
+        return Symptom("state", "bad", str(error))
+    return Symptom("state", "ok", f"applied {state.applied_at}, newest fact {state.last_stamp}")

@@ -67,5 +67,5 @@ def uuid7(instant: Instant, entropy: bytes) -> str:
     fraction = rest_us * 4096 // 1_000
     tail = int.from_bytes(entropy[:8], "big") & ((1 << 62) - 1)
     value = (milliseconds & ((1 << 48) - 1)) << 80 | 7 << 76 | fraction << 64 | 2 << 62 | tail
-    text = f"{value:032x}"
+    text = value.to_bytes(16, "big").hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
