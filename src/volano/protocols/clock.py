@@ -13,3 +13,7 @@ class Clock(Protocol):
     def now(self) -> Instant:
         """The present instant. May step backwards; whoever needs order uses stamps."""
         ...
+
+    def elapsed_ns(self) -> int:
+        """Nanoseconds since some beginning; only goes forward. For deadlines and latencies."""
+        ...

@@ -14,6 +14,10 @@ class SystemClock:
         """The present instant; may step backwards."""
         return time.time_ns() // 1_000
 
+    def elapsed_ns(self) -> int:
+        """The machine's monotonic counter."""
+        return time.perf_counter_ns()
+
 
 class ReplayClock:
     """A clock that stands still until it is moved: it turns years into minutes through the same code.
@@ -29,6 +33,10 @@ class ReplayClock:
     def now(self) -> Instant:
         """The instant it was last moved to."""
         return self._now
+
+    def elapsed_ns(self) -> int:
+        """Stands still with the clock: in a replay a pause of the machine passes no deadline."""
+        return self._now * 1_000
 
     def advance_to(self, instant: Instant) -> None:
         """Move forward.

@@ -95,15 +95,25 @@ def _changed(
 
 
 def _reach(session: Session, source: str, since: Instant, as_of: Instant) -> Instant:
-    """The oldest event_time among facts that became known in `(since, as_of]`; late ones reach far back."""
+    """The oldest event_time that facts which became known in `(since, as_of]` state or replace."""
     lake = session.stores.lake
     table = fact_table(source)
     if since <= BEGINNING or lake.version(table) is None:
         return since
-    known = lake.read(table, columns=["event_time"], where={"applied_at": (since + 1, as_of + 1)})[
-        "event_time"
-    ]
-    if known.null_count:
+    columns = ["event_id", "revision", "event_time"]
+    known = lake.read(table, columns=columns, where={"applied_at": (since + 1, as_of + 1)})
+    changed = pc.unique(known.filter(pc.greater(known["revision"], 0))["event_id"])
+    if len(changed):
+        known = pa.concat_tables([known, _earlier(session, source, changed)])
+    times = known["event_time"].cast(pa.int64())
+    if times.null_count:
         return BEGINNING  # a retraction without an event time: it may concern any decision
-    oldest = pc.min(known.cast(pa.int64())).as_py()
+    oldest = pc.min(times).as_py()
     return since if oldest is None else min(since, oldest)
+
+
+def _earlier(session: Session, source: str, event_ids: pa.Array) -> pa.Table:
+    """Every revision of some events: a correction may have moved an event away from an old decision."""
+    rows = session.facts.rows(source, columns=())
+    found = rows.filter(pc.is_in(rows["event_id"], value_set=event_ids))
+    return found.select(["event_id", "revision", "event_time"])

@@ -47,6 +47,7 @@ _SYSTEM = (
     "mode",
     "attempt",
     "unit",
+    "fallback",
     "service_version",
 )
 
@@ -296,7 +297,6 @@ class Learner:
                 columns=[*_SYSTEM, *asked, *features],
                 where={"decided_at": (max(since, BEGINNING), until)},
             )
-            rows = rows.filter(pc.equal(rows["fallback"], "")) if "fallback" in rows.column_names else rows
             served = pc.equal(rows["service_version"], model.service.version)
             found.append(rows.filter(served).select(schema.names).cast(schema))
             others = rows.filter(pc.invert(served))
@@ -384,7 +384,7 @@ class Learner:
 def _frame_schema(service: CompiledService) -> pa.Schema:
     system = [
         ("decision_id", pa.string()), ("decided_at", _INSTANT), ("applied_at", _INSTANT), ("mode", pa.string()),
-        ("attempt", pa.int64()), ("unit", pa.string()), ("service_version", pa.string()),
+        ("attempt", pa.int64()), ("unit", pa.string()), ("fallback", pa.string()), ("service_version", pa.string()),
     ]  # fmt: skip
     return pa.schema(
         [*system, *((f"feature__{read.name}", ARROW_TYPES[read.dtype]) for read in service.inputs)]
@@ -412,6 +412,7 @@ def _frame(rows: pa.Table, computed: pa.Table, service: CompiledService) -> pa.T
         "mode": rows["mode"] if "mode" in names else pa.array(np.full(n, "live")),
         "attempt": rows["attempt"] if "attempt" in names else pa.array(np.zeros(n, np.int64)),
         "unit": rows["unit"] if "unit" in names else pa.array(np.full(n, "")),
+        "fallback": pa.array(np.full(n, "")),
         "service_version": pa.array(np.full(n, service.version)),
         **{f"feature__{read.name}": computed[read.name] for read in service.inputs},
     }

@@ -6,7 +6,6 @@ same code that separate processes run.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -108,7 +107,7 @@ class Session:
         return Decider(
             [self.loader.load(name) for name in self.applied.project.decisions],
             clock=self.clock,
-            stopwatch=time.perf_counter_ns,
+            stopwatch=self.clock.elapsed_ns,
             entropy=lambda: self._entropy(8),
             log=lambda made: self.door.log([made]),
         )
