@@ -37,6 +37,7 @@ from volano.stores.delta_lake import DeltaLake
 from volano.stores.file_apply_log import FileApplyLog
 from volano.stores.file_journal import FileJournalReader, FileJournalWriter
 from volano.stores.lmdb_online_store import LmdbOnlineStore
+from volano.testing.disk import SimulatedDisk
 from volano.values.instants import DAY_US, HOUR_US, MINUTE_US, Instant, parse_instant, to_datetime
 from volano.values.schema import DType, Field, Schema
 
@@ -209,7 +210,7 @@ class AuthorFunctions:
 
 
 class World:
-    """A project with its stores in a folder; opening it again is a restart."""
+    """A project with its stores in a folder; opening it again is a restart. `disk` holds journal and apply log."""
 
     def __init__(
         self,
@@ -219,6 +220,7 @@ class World:
         functions: Mapping[str, Callable[..., Any]] | None = None,
         clock: ReplayClock | None = None,
         seed: int = 0,
+        disk: SimulatedDisk | None = None,
     ) -> None:
         self.folder = folder
         self.project = definition or project()
@@ -226,9 +228,9 @@ class World:
         self.clock = clock or ReplayClock(START)
         self.functions = AuthorFunctions(functions)
         self.sql = DuckDbEngine(folder)
-        self.journal = FileJournalWriter(folder / "journal")
-        self.reader = FileJournalReader(folder / "journal")
-        self.apply_log = FileApplyLog(folder / "apply_log")
+        self.journal = FileJournalWriter(folder / "journal", files=disk)
+        self.reader = FileJournalReader(folder / "journal", files=disk)
+        self.apply_log = FileApplyLog(folder / "apply_log", files=disk)
         self.online = LmdbOnlineStore(folder / "online", map_size=1 << 30)
         self.lake = DeltaLake(folder / "lake")
         self.door = Door(self.project, self.journal, self.clock, Random(seed).randbytes)
