@@ -108,7 +108,10 @@ def _entries(path: Path) -> tuple[Path, list[str]]:
 
 
 def _declares(file: Path) -> bool:
-    """Whether a file imports volano; one that does not parse is taken, so that its mistake is reported."""
+    """Whether a file imports `volano` itself; one that does not parse is taken, so that its mistake is reported.
+
+    A script that drives the project imports `volano.project` and the like, and is no part of it.
+    """
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
@@ -119,7 +122,7 @@ def _declares(file: Path) -> bool:
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in (node.names if isinstance(node, ast.Import) else node.names[:1])
     ]
-    return any(name.partition(".")[0] == "volano" for name in names)
+    return "volano" in names
 
 
 def _imports(tree: ast.Module, file: str, root: Path) -> list[str]:
