@@ -41,7 +41,9 @@ def test_a_folder_is_loaded_file_by_file(tmp_path):
 def test_a_script_that_drives_the_project_is_no_part_of_it(tmp_path):
     (tmp_path / "a.py").write_text("import volano as vo\nops = vo.Owner('ops', contact='x')\n")
     before = pack(tmp_path)
-    (tmp_path / "live.py").write_text("from volano.project import Project\nimport volano.errors\nraise SystemExit\n")
+    (tmp_path / "live.py").write_text(
+        "from volano.project import Project\nimport volano.errors\nraise SystemExit\n"
+    )
     assert [module.name for module in load_project(tmp_path).modules] == ["a"]
     assert pack(tmp_path) == before
 
