@@ -31,12 +31,12 @@ from volano.collect.tables import (
 )
 from volano.errors import StateMismatchError
 from volano.plan.definitions import CompiledProject, CompiledService
-from volano.plan.state_rows import ARROW_TYPES
 from volano.protocols.apply_log import ApplyLogReader
 from volano.protocols.journal import JournalReader
 from volano.protocols.lake import LakeWriter
 from volano.records.journal import DecisionMade, EventReceived, ShadowScored, decode_record
 from volano.records.receipt import Applied, ApplyBatch, ReceiptStatus
+from volano.values.arrow import ARROW_TYPES
 from volano.values.instants import BEGINNING
 
 WRITER: Final = "committer"

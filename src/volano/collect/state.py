@@ -15,10 +15,11 @@ from volano.kernels.chunks import ChunkLayout, PackedRows
 from volano.plan.definitions import CompiledProject
 from volano.plan.state import StateGroup
 from volano.plan.state_index import Known
-from volano.plan.state_rows import ARROW_TYPES, StateRowMap, StateRows, order_value
+from volano.plan.state_rows import StateRowMap, StateRows, order_value
 from volano.protocols.functions import Functions
 from volano.protocols.online_store import OnlineSnapshot
 from volano.protocols.sql_engine import SqlEngine
+from volano.values.arrow import ARROW_TYPES
 from volano.values.instants import Instant
 from volano.values.keys import encode_key
 from volano.values.schema import Scalar

@@ -7,9 +7,7 @@ from typing import Final
 import pyarrow as pa
 
 from volano.plan.definitions import CompiledDecision, CompiledProject, CompiledSource
-from volano.plan.state_rows import ARROW_TYPES
-
-INSTANT: Final = pa.timestamp("us", tz="UTC")
+from volano.values.arrow import ARROW_TYPES, INSTANT
 
 FACT_COLUMNS: Final = pa.schema(
     [

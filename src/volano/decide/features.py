@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from volano.errors import StateMismatchError
 from volano.kernels.chunks import ChunkLayout, ChunkReader, PackedRows
-from volano.kernels.columns import ARROW_TYPES
 from volano.kernels.features import WindowFeature
 from volano.kernels.joint_reader import JointReader
 from volano.kernels.on_demand import call_on_demand
@@ -31,6 +30,7 @@ from volano.plan.definitions import (
 from volano.plan.state import StateGroup, stored_column
 from volano.protocols.functions import Functions
 from volano.protocols.online_store import OnlineReader, OnlineSnapshot
+from volano.values.arrow import ARROW_TYPES
 from volano.values.event_ids import event_id, row_id
 from volano.values.instants import BEGINNING, Instant, floor_to
 from volano.values.keys import encode_key
@@ -282,7 +282,8 @@ class _OwnEvent:
         self._id_columns = request.id_columns
         fields = {field.name for field in request.schema.fields}
         self._columns = [
-            (name, name if name in fields else None, ARROW_TYPES[kind]) for name, kind in self._layout.columns
+            (name, name if name in fields else None, ARROW_TYPES[DType(kind)])
+            for name, kind in self._layout.columns
         ]
 
     def of(self, request: Mapping[str, Scalar], q: Instant) -> tuple[PackedRows, int]:

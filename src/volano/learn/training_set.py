@@ -26,6 +26,7 @@ from volano.protocols.artifact_store import ArtifactReader, ArtifactWriter
 from volano.protocols.catalog import CatalogReader, CatalogWriter
 from volano.records.label import LabelState
 from volano.records.learning import TrainingSetManifest
+from volano.values.arrow import ARROW_TYPES, INSTANT
 from volano.values.identities import content_hash
 from volano.values.instants import Instant, format_duration
 from volano.values.schema import DType
@@ -35,18 +36,6 @@ KIND: Final = "training_set"
 SYSTEM_COLUMNS: Final = ("id", "decided_at", "unit", "origin", "label")
 """What stands in front of the features. `unit` is null where the decision itself is the unit; `origin` is `logged` or
 `history`."""
-
-_INSTANT: Final = pa.timestamp("us", "UTC")
-_ARROW_TYPES: Final[dict[DType, pa.DataType]] = {
-    DType.BOOL: pa.bool_(),
-    DType.INT64: pa.int64(),
-    DType.FLOAT64: pa.float64(),
-    DType.STRING: pa.string(),
-    DType.TIMESTAMP: _INSTANT,
-    DType.LIST_FLOAT64: pa.list_(pa.float64()),
-    DType.LIST_INT64: pa.list_(pa.int64()),
-    DType.LIST_STRING: pa.list_(pa.string()),
-}
 
 
 class TrainingSet(NamedTuple):
@@ -325,13 +314,13 @@ def _members(
     values = matured.take(at.drop_null())
     columns = {
         "id": rows["decision_id"].cast(pa.string()),
-        "decided_at": pa.array(as_micros(rows["decided_at"])).cast(_INSTANT),
+        "decided_at": pa.array(as_micros(rows["decided_at"])).cast(INSTANT),
         "unit": _units(rows),
         "origin": pa.repeat(origin, rows.num_rows),
         "label": _label_values(values, label),
     }
     for item in service.inputs:
-        columns[item.name] = _feature(rows, item.name).cast(_ARROW_TYPES[item.dtype])
+        columns[item.name] = _feature(rows, item.name).cast(ARROW_TYPES[item.dtype])
     return pa.table(columns)
 
 
@@ -349,7 +338,7 @@ def _label_values(values: pa.Table, label: CompiledLabel) -> pa.ChunkedArray:
     numbers = values["value"]
     if label.dtype is DType.BOOL:
         return pc.not_equal(numbers, 0.0)
-    return numbers.cast(_ARROW_TYPES[label.dtype])
+    return numbers.cast(ARROW_TYPES[label.dtype])
 
 
 def _feature(rows: pa.Table, name: str) -> pa.ChunkedArray:

@@ -19,15 +19,14 @@ from volano.errors import NotReadyError, RequestError, StateMismatchError
 from volano.kernels.columns import combined
 from volano.plan.definitions import CompiledProject, CompiledSource
 from volano.plan.state_index import TABLE_REVISION
-from volano.plan.state_rows import ARROW_TYPES
 from volano.protocols.lake import LakeReader
 from volano.protocols.sql_engine import SqlEngine
 from volano.records.handover import HandOver
 from volano.records.journal import Operation
+from volano.values.arrow import ARROW_TYPES, INSTANT
 from volano.values.event_ids import event_id
 from volano.values.instants import NEVER, Instant
 
-INSTANT: Final = pa.timestamp("us", tz="UTC")
 FACT_COLUMNS: Final = pa.schema(
     [
         ("event_id", pa.string()),

@@ -33,10 +33,11 @@ from volano.plan.definitions import (
     FeatureInput,
 )
 from volano.plan.state import StateGroup, stored_column
-from volano.plan.state_rows import ARROW_TYPES, StateRowMap
+from volano.plan.state_rows import StateRowMap
 from volano.protocols.functions import Functions
 from volano.protocols.sql_engine import SqlEngine
 from volano.records.journal import Operation
+from volano.values.arrow import ARROW_TYPES
 from volano.values.event_ids import event_id, row_id
 from volano.values.instants import BEGINNING, NEVER, Instant
 from volano.values.schema import DType, Scalar

@@ -35,10 +35,9 @@ from volano.organize.attribution import Positions, first_events, retracted_rows,
 from volano.plan.definitions import CompiledLabel
 from volano.protocols.sql_engine import SqlEngine
 from volano.records.label import LabelState
+from volano.values.arrow import INSTANT
 from volano.values.instants import Instant, format_duration, format_instant
 from volano.values.schema import DType
-
-_INSTANT: Final = pa.timestamp("us", "UTC")
 
 LABEL_SCHEMA: Final = pa.schema(
     [
@@ -48,12 +47,12 @@ LABEL_SCHEMA: Final = pa.schema(
         pa.field("state", pa.string(), nullable=False),
         pa.field("value", pa.float64()),
         pa.field("value_text", pa.string()),
-        pa.field("decided_at", _INSTANT, nullable=False),
-        pa.field("matures_at", _INSTANT, nullable=False),
-        pa.field("computed_at", _INSTANT, nullable=False),
+        pa.field("decided_at", INSTANT, nullable=False),
+        pa.field("matures_at", INSTANT, nullable=False),
+        pa.field("computed_at", INSTANT, nullable=False),
         pa.field("evidence", pa.string()),
         pa.field("evidence_source", pa.string()),
-        pa.field("evidence_stamp", _INSTANT),
+        pa.field("evidence_stamp", INSTANT),
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
@@ -135,12 +134,12 @@ def attribute(
             ).cast(pa.string()),
             "value": pa.array(draft.value, mask=~draft.has_value),
             "value_text": pa.array(draft.text, pa.string()),
-            "decided_at": pa.array(decided_at).cast(_INSTANT),
-            "matures_at": pa.array(matures_at).cast(_INSTANT),
-            "computed_at": pa.array(np.full(n, as_of)).cast(_INSTANT),
+            "decided_at": pa.array(decided_at).cast(INSTANT),
+            "matures_at": pa.array(matures_at).cast(INSTANT),
+            "computed_at": pa.array(np.full(n, as_of)).cast(INSTANT),
             "evidence": pa.array(draft.evidence, pa.string()),
             "evidence_source": pa.array(draft.source, pa.string()),
-            "evidence_stamp": pa.array(draft.stamp, mask=~draft.has_stamp).cast(_INSTANT),
+            "evidence_stamp": pa.array(draft.stamp, mask=~draft.has_stamp).cast(INSTANT),
             "reason": pa.array(draft.reason, pa.string()),
         },
         schema=LABEL_SCHEMA,
@@ -328,7 +327,7 @@ def _values(
     if label.dtype is DType.STRING:
         return np.full(n, np.nan), np.array(values.cast(pa.string()).to_pylist(), dtype=object)
     if label.dtype is DType.TIMESTAMP:
-        values = values.cast(_INSTANT).cast(pa.int64())
+        values = values.cast(INSTANT).cast(pa.int64())
     elif label.dtype is DType.BOOL:
         values = values.cast(pa.bool_()).cast(pa.int8())
     return values.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False), nothing

@@ -17,19 +17,9 @@ from volano.errors import AuthorCodeError, UnsupportedError
 from volano.plan.definitions import CodeRef, CompiledProject, CompiledSource, CompiledView, Projection
 from volano.plan.projection import from_frame, project, to_frame
 from volano.plan.state import StateGroup, stored_column
+from volano.values.arrow import ARROW_TYPES
 from volano.values.schema import DType, Field
 
-ARROW_TYPES: Final[dict[DType, pa.DataType]] = {
-    DType.BOOL: pa.bool_(),
-    DType.INT64: pa.int64(),
-    DType.FLOAT64: pa.float64(),
-    DType.STRING: pa.string(),
-    DType.TIMESTAMP: pa.timestamp("us", tz="UTC"),
-    DType.LIST_FLOAT64: pa.list_(pa.float64()),
-    DType.LIST_INT64: pa.list_(pa.int64()),
-    DType.LIST_STRING: pa.list_(pa.string()),
-}
-"""The one step from logical types to Arrow."""
 _FIRST: Final = -(2**63)
 """Where a null sorts among the values of an `order_by` column."""
 

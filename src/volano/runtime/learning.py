@@ -27,18 +27,17 @@ from volano.plan.definitions import (
     CompiledModel,
     CompiledService,
 )
-from volano.plan.state_rows import ARROW_TYPES
 from volano.protocols.reporter import Reporter
 from volano.records.learning import ModelVersion, ReleaseEvent
 from volano.runtime.labelling import evidence_columns, read_labels
 from volano.runtime.session import Session
 from volano.runtime.trainers import make_trainer
+from volano.values.arrow import ARROW_TYPES, INSTANT
 from volano.values.event_ids import event_id
 from volano.values.instants import BEGINNING, DAY_US, Instant, format_instant
 
 DEFAULT_PERIOD_US = 7 * DAY_US
 """How much the newest evaluation part holds when a model declares no retraining period."""
-_INSTANT = pa.timestamp("us", "UTC")
 _SYSTEM = (
     "decision_id",
     "decided_at",
@@ -332,7 +331,7 @@ class Learner:
         ids = [f"{history.name}/{event_id(values)}" for values in parts]
         columns = {
             "decision_id": pa.array(ids, pa.string()),
-            "decided_at": rows["decided_at"].cast(pa.timestamp("us", "UTC")),
+            "decided_at": rows["decided_at"].cast(INSTANT),
             **{f"request__{name}": rows[name] for name in request.schema.names},
         }
         return pa.table(columns)
@@ -383,7 +382,7 @@ class Learner:
 
 def _frame_schema(service: CompiledService) -> pa.Schema:
     system = [
-        ("decision_id", pa.string()), ("decided_at", _INSTANT), ("applied_at", _INSTANT), ("mode", pa.string()),
+        ("decision_id", pa.string()), ("decided_at", INSTANT), ("applied_at", INSTANT), ("mode", pa.string()),
         ("attempt", pa.int64()), ("unit", pa.string()), ("fallback", pa.string()), ("service_version", pa.string()),
     ]  # fmt: skip
     return pa.schema(

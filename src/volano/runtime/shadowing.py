@@ -6,8 +6,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import pyarrow as pa
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 
 from volano.collect.tables import decision_table
 from volano.decide.serving import LoadedModel
-from volano.records.journal import ShadowScored
+from volano.decide.shadow import score_shadow
 from volano.runtime.session import Session
 from volano.values.instants import BEGINNING, Instant
 
@@ -52,31 +51,12 @@ def _score(session: Session, decision: str, shadow: LoadedModel) -> int:
     if not rows.num_rows:
         return 0
     newest = pc.max(rows["applied_at"].cast(pa.int64())).as_py()
-    usable = pc.and_(
-        pc.equal(rows["service_version"], version.service_version), pc.equal(rows["fallback"], "")
-    )
-    rows = rows.filter(usable)
+    n_scores = 0
     for start in range(0, rows.num_rows, _AT_ONCE):
-        session.door.log(_scores(rows.slice(start, _AT_ONCE), decision, shadow, session.clock.now()))
+        part = rows.slice(start, _AT_ONCE)
+        scores = score_shadow(part, decision, shadow, scored_at=session.clock.now())
+        session.door.log(scores)
+        n_scores += len(scores)
     session.door.log([], sync=True)
     catalog.append(stream, [msgspec.json.encode(Watermark(newest))], at=session.clock.now())
-    return int(rows.num_rows)
-
-
-def _scores(rows: pa.Table, decision: str, shadow: LoadedModel, at: Instant) -> Sequence[ShadowScored]:
-    version = shadow.version
-    inputs = rows.select([f"feature__{name}" for name in version.features]).rename_columns(
-        list(version.features)
-    )
-    scores = shadow.predictor.predict(inputs).tolist()
-    named: Mapping[str, Any] = {
-        "decision": decision,
-        "model": version.model,
-        "model_version": version.version,
-    }
-    return [
-        ShadowScored(decision_id=decision_id, attempt=attempt, score=score, scored_at=at, **named)
-        for decision_id, attempt, score in zip(
-            rows["decision_id"].to_pylist(), rows["attempt"].to_pylist(), scores, strict=True
-        )
-    ]
+    return n_scores
