@@ -1,0 +1,198 @@
+"""Frames to learn from: decisions and past requests with their features, and their labels. Reads; writes nothing.
+
+A frame has a row a decision, with `feature__<input>` columns as one feature service names them. Features stand as
+served where the decision was served by that service, else recomputed as of what was visible then.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from volano.collect.tables import decision_table
+from volano.compile.state import state_groups
+from volano.organize.facts import Facts
+from volano.organize.features import Mode, PointInTime
+from volano.organize.labels import LABEL_SCHEMA, attribute
+from volano.plan.definitions import (
+    CompiledHistory,
+    CompiledLabel,
+    CompiledModel,
+    CompiledProject,
+    CompiledService,
+)
+from volano.protocols.functions import Functions
+from volano.runtime.labelling import LABELS, evidence_columns, read_labels
+from volano.runtime.session import Session
+from volano.values.arrow import ARROW_TYPES, INSTANT
+from volano.values.event_ids import event_id
+from volano.values.instants import BEGINNING, Instant
+
+_SYSTEM = pa.schema(
+    [
+        ("decision_id", pa.string()),
+        ("decided_at", INSTANT),
+        ("applied_at", INSTANT),
+        ("mode", pa.string()),
+        ("attempt", pa.int64()),
+        ("unit", pa.string()),
+        ("fallback", pa.string()),
+        ("service_version", pa.string()),
+    ]
+)
+
+
+class Frames:
+    """The frames of one bundle's definitions.
+
+    Args:
+        project: the definitions; those in force, or those of an older bundle that a release serves.
+        functions: of the same bundle.
+    """
+
+    def __init__(self, session: Session, project: CompiledProject, functions: Functions) -> None:
+        self._session = session
+        self._project = project
+        self._functions = functions
+        self._histories: dict[tuple[str, str], pa.Table] = {}
+
+    def decided(self, model: CompiledModel, since: Instant, until: Instant) -> pa.Table:
+        """Logged decisions of a model, decided in `[since, until)`."""
+        lake = self._session.stores.lake
+        schema = _frame_schema(model.service)
+        found = [schema.empty_table()]
+        for decision in self._project.decisions.values():
+            table = decision_table(decision.name)
+            if decision.model != model.name or lake.version(table) is None:
+                continue
+            asked = [f"request__{name}" for name in self._project.requests[decision.request].schema.names]
+            rows = lake.read(
+                table,
+                columns=[*schema.names, "features_as_of", *asked],
+                where={"decided_at": (max(since, BEGINNING), until)},
+            )
+            served = pc.equal(rows["service_version"], model.service.version)
+            found.append(rows.filter(served).select(schema.names).cast(schema))
+            others = rows.filter(pc.invert(served))
+            if others.num_rows:
+                computed = self._compute(model, _spine(others, as_of="features_as_of"), Mode.REPLAY)
+                found.append(_frame(others, computed, model.service).select(schema.names).cast(schema))
+        return pa.concat_tables(found)
+
+    def history(self, model: CompiledModel) -> pa.Table | None:
+        """The declared requests of the past, with features as production would have seen them; None without any."""
+        if model.history is None:
+            return None
+        declared = self._project.histories[model.history]
+        key = (self._session.stores.sql.snapshot(declared.table), model.service.version)
+        if key not in self._histories:
+            rows = self._asked(declared)
+            computed = self._compute(model, _spine(rows, as_of="decided_at"), Mode.HISTORY)
+            self._histories[key] = _frame(rows, computed, model.service)
+        return self._histories[key]
+
+    def labels(self, model: CompiledModel, label: CompiledLabel, cutoff: Instant) -> pa.Table:
+        """Label rows of logged decisions and of the history, as computed by a cut-off."""
+        logged = read_labels(self._session, label.name, until=cutoff)
+        history = self.history(model)
+        if history is None or model.history is None:
+            return logged
+        facts = {
+            source: self._facts.rows(
+                source, until=cutoff + 1, columns=evidence_columns(self._project, label, source)
+            )
+            for source in (label.source, *label.censored_by)
+        }
+        past = attribute(
+            label,
+            history,
+            facts[label.source],
+            {source: facts[source] for source in label.censored_by},
+            None,
+            decision=model.history,
+            as_of=cutoff,
+            sql=self._session.stores.sql,
+        )
+        return pa.concat_tables([logged.cast(LABEL_SCHEMA), past.cast(LABEL_SCHEMA)])
+
+    def tables(self, model: CompiledModel) -> dict[str, int]:
+        """The lake tables behind a frame of a model, at the versions that are read now."""
+        lake = self._session.stores.lake
+        decisions = [each.name for each in self._project.decisions.values() if each.model == model.name]
+        names = [*(decision_table(name) for name in decisions), LABELS]
+        return {name: version for name in names if (version := lake.version(name)) is not None}
+
+    @property
+    def _facts(self) -> Facts:
+        return self._session.facts
+
+    def _asked(self, history: CompiledHistory) -> pa.Table:
+        """One row a past request: an id of its own, when it would have been asked, and its fields."""
+        sql = self._session.stores.sql
+        request = self._project.requests[history.request]
+        rows = sql.query(
+            f"SELECT *, CAST(({history.at_sql}) AS TIMESTAMPTZ) AS decided_at FROM source",
+            {"source": sql.read_table(history.table)},
+        )
+        names = request.id_columns or request.schema.names
+        parts = zip(*(rows[name].to_pylist() for name in names), strict=True)
+        ids = [f"{history.name}/{event_id(values)}" for values in parts]
+        asked = {f"request__{name}": rows[name] for name in request.schema.names}
+        return pa.table(
+            {
+                "decision_id": pa.array(ids, pa.string()),
+                "decided_at": rows["decided_at"].cast(INSTANT),
+                **asked,
+            }
+        )
+
+    def _compute(self, model: CompiledModel, spine: pa.Table, mode: Mode) -> pa.Table:
+        project = self._project
+        work = PointInTime(
+            project, state_groups(project), self._facts, self._session.stores.sql, self._functions
+        )
+        request = project.requests[model.service.request]
+        return work.features(model.service.inputs, spine, mode=mode, request=request)
+
+
+def inputs_of(frame: pa.Table, service: CompiledService, ids: pa.Array) -> pa.Table:
+    """The inputs of some decisions, in the order of their ids; a decision that the frame lacks has nulls."""
+    at = pc.index_in(ids, value_set=frame["decision_id"].combine_chunks())
+    names = [read.name for read in service.inputs]
+    return frame.take(at).select([f"feature__{name}" for name in names]).rename_columns(names)
+
+
+def _frame_schema(service: CompiledService) -> pa.Schema:
+    return pa.schema(
+        [*_SYSTEM, *(pa.field(f"feature__{read.name}", ARROW_TYPES[read.dtype]) for read in service.inputs)]
+    )
+
+
+def _spine(rows: pa.Table, *, as_of: str) -> pa.Table:
+    """Rows as the point-in-time engine asks: instants, and the request's fields under their own names."""
+    asked = {
+        name.removeprefix("request__"): rows[name]
+        for name in rows.column_names
+        if name.startswith("request__")
+    }
+    return pa.table({"decided_at": rows["decided_at"], "as_of": rows[as_of], **asked})
+
+
+def _frame(rows: pa.Table, computed: pa.Table, service: CompiledService) -> pa.Table:
+    """Rows with their recomputed features, as if served by the present service."""
+    names = rows.column_names
+    n = rows.num_rows
+    columns = {
+        "decision_id": rows["decision_id"],
+        "decided_at": rows["decided_at"],
+        "applied_at": rows["applied_at"] if "applied_at" in names else rows["decided_at"],
+        "mode": rows["mode"] if "mode" in names else pa.array(np.full(n, "live")),
+        "attempt": rows["attempt"] if "attempt" in names else pa.array(np.zeros(n, np.int64)),
+        "unit": rows["unit"] if "unit" in names else pa.array(np.full(n, "")),
+        "fallback": pa.array(np.full(n, "")),
+        "service_version": pa.array(np.full(n, service.version)),
+        **{f"feature__{read.name}": computed[read.name] for read in service.inputs},
+    }
+    asked = {name: rows[name] for name in names if name.startswith("request__")}
+    return pa.table({**columns, **asked})
