@@ -113,6 +113,8 @@ class CompiledFeature(msgspec.Struct, frozen=True, omit_defaults=True):
     """How old the value may be when a decision reads it; for sources without a stream."""
     over: str | None = None
     """The second column: the denominator of `ratio`."""
+    definition: str = ""
+    """Hash of all that changes this feature's value: of the view, with this feature alone."""
 
 
 class CompiledView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -148,6 +150,8 @@ class FeatureInput(msgspec.Struct, frozen=True, omit_defaults=True):
     keys: tuple[str, ...] = ()
     on_demand: str | None = None
     request_field: str | None = None
+    definition: str = ""
+    """Hash of what computes it; empty for a request field. So a service's version says which values are alike."""
 
 
 class CompiledOnDemand(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -177,7 +181,7 @@ class CompiledHistory(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CompiledService(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The ordered features that a model reads; its hash is its version."""
+    """The ordered features that a model reads. Its hash is its version: equal versions, equal values as served."""
 
     name: str
     request: str

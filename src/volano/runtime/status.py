@@ -43,7 +43,7 @@ class Status(msgspec.Struct, frozen=True):
 def read_status(stores: Stores) -> Status:
     """Read the status; opens nothing for writing but the catalog."""
     applied, _ = find_applied(stores.catalog)
-    last = stores.apply_log.last()
+    last = stores.apply_log_reader.last()
     lake = stores.lake
     return Status(
         namespace=stores.config.namespace,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import StoreReadOnlyError
-from volano.protocols.apply_log import ApplyLogWriter
+from volano.protocols.apply_log import ApplyLogReader, ApplyLogWriter
 from volano.protocols.artifact_store import ArtifactWriter
 from volano.protocols.catalog import CatalogWriter
 from volano.protocols.journal import JournalReader, JournalWriter
@@ -61,6 +61,11 @@ class Stores:
     @cached_property
     def apply_log(self) -> ApplyLogWriter:
         return self._open(f"apply_log.{self.config.stores.apply_log}", "apply_log")  # type: ignore[no-any-return]
+
+    @cached_property
+    def apply_log_reader(self) -> ApplyLogReader:
+        """For whoever only looks: needs no lock, so it works beside a running process."""
+        return self._open(f"apply_log_reader.{self.config.stores.apply_log}", "apply_log")  # type: ignore[no-any-return]
 
     @cached_property
     def lake(self) -> LakeWriter:

@@ -13,6 +13,7 @@ from volano.plan.definitions import CompiledFeature, CompiledView, FeatureInput
 from volano.spec.fields import FieldRef, SchemaType
 from volano.spec.on_demand import OnDemand
 from volano.spec.view import FeatureRef, ViewOn, ViewType
+from volano.values.identities import content_hash
 
 
 def inputs_of(
@@ -37,7 +38,8 @@ def inputs_of(
             compiled = ctx.on_demand.get(id(written))
             if found is None or compiled is None:
                 return []
-            return [FeatureInput(found.name, compiled.dtype, on_demand=found.name)]
+            hash_ = content_hash(compiled)
+            return [FeatureInput(found.name, compiled.dtype, on_demand=found.name, definition=hash_)]
         case FieldRef():
             return _field_input(at, written, request, ctx, *path)
         case _:
@@ -95,6 +97,7 @@ def _view_inputs(
             view=compiled.name,
             feature=feature.name,
             keys=keys,
+            definition=feature.definition,
         )
         for feature in chosen
     ]

@@ -101,7 +101,14 @@ def lower_views(ctx: Context) -> None:
             projection=columns.projection(),
         )
         hash_ = definition_hash(view, entity, source, read=columns.of_source)
-        ctx.views[id(at.value)] = msgspec.structs.replace(view, definition_hash=hash_)
+        ctx.views[id(at.value)] = msgspec.structs.replace(
+            view,
+            definition_hash=hash_,
+            features=tuple(
+                _with_definition(feature, view, entity, source, columns.of_source)
+                for feature in view.features
+            ),
+        )
 
 
 def definition_hash(
@@ -120,6 +127,20 @@ def definition_hash(
     of_source = msgspec.structs.replace(source, owner="", table=None, stream=True, schema=Schema(fields))
     of_entity = msgspec.structs.replace(entity, owner="")
     return content_hash([of_view, of_source, of_entity])
+
+
+def _with_definition(
+    feature: CompiledFeature,
+    view: CompiledView,
+    entity: CompiledEntity,
+    source: CompiledSource,
+    read: Iterable[str],
+) -> CompiledFeature:
+    """A feature with its own hash: a new neighbour in the view must not make the logged values look old."""
+    alone = msgspec.structs.replace(view, features=(feature,))
+    own = [name for name in (feature.column, feature.over, feature.where) if name is not None]
+    hash_ = definition_hash(alone, entity, source, read=own if view.projection is None else read)
+    return msgspec.structs.replace(feature, definition=hash_)
 
 
 def _check_attributes(at: Definition, ctx: Context) -> None:
