@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from volano.cli.init import template_names, write_template
+from volano.runtime.templates import template_names, write_template
 from volano.cli.main import app
 from volano.compile.project import compile_project
 from volano.errors import ConfigError, UnknownNameError

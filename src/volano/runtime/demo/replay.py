@@ -1,0 +1,132 @@
+"""The replay: requests and events of a world, each at the instant at which it would have come, through a workplace.
+
+Only the clock is made up. Requests are decided, events observed, the journal drained and the scheduled jobs run by
+the same calls that live operation uses; nothing is written beside them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import pyarrow as pa
+
+from volano.protocols.reporter import Reporter
+from volano.runtime.clock import ReplayClock
+from volano.runtime.demo.flights_data import World
+from volano.runtime.workplace import Workplace
+from volano.values.instants import DAY_US, MINUTE_US, Instant, format_instant
+
+DRAIN_EVERY_US: Final = 15 * MINUTE_US
+"""How often what was accepted becomes visible: two syncs of the disk each time, so this sets how fast a year goes."""
+REQUESTS: Final = "schedule"
+"""The table of the world that holds requests; the others are named after their sources."""
+
+Values: TypeAlias = Mapping[str, Any]
+
+
+class Arrival(NamedTuple):
+    """One thing that reaches the platform.
+
+    Args:
+        source: where it came to; `REQUESTS` for a request.
+    """
+
+    at: Instant
+    source: str
+    values: Values
+
+
+class Replayed(NamedTuple):
+    """What was put in."""
+
+    n_decisions: int
+    n_observations: int
+
+
+class Replay:
+    """Turns simulated time.
+
+    Args:
+        work: the applied project, with a release.
+        clock: its clock; the replay moves it.
+        decision: what the world's requests ask for.
+    """
+
+    def __init__(self, work: Workplace, clock: ReplayClock, decision: str, reporter: Reporter) -> None:
+        self._work = work
+        self._clock = clock
+        self._decision = decision
+        self._reporter = reporter
+        self._n_decisions = 0
+        self._n_observations = 0
+        self._n_waiting = 0
+
+    def run(self, world: World, *, since: Instant, until: Instant) -> Replayed:
+        """Live through `[since, until)`, and run the jobs that are due at its end."""
+        live = world.known(since=since, until=until)
+        self._reporter.started("replay", sum(len(table) for table in live))
+        for day in range(since, until, DAY_US):
+            began, n_before = time.perf_counter(), self._n_decisions
+            self._live_through(
+                arrivals(live.known(since=day, until=day + DAY_US)), day, min(day + DAY_US, until)
+            )
+            rate = (self._n_decisions - n_before) / (time.perf_counter() - began)
+            self._tell(day, rate)
+        self._turn(until)
+        self._work.session.drain(commit=True)
+        self._reporter.finished(f"{self._n_decisions:,} decisions, {self._n_observations:,} observations")
+        return Replayed(self._n_decisions, self._n_observations)
+
+    def _live_through(self, coming: Iterator[Arrival], since: Instant, until: Instant) -> None:
+        """One day. Its first turn, at midnight, is also the end of the day before."""
+        turn = since
+        for arrival in coming:
+            while arrival.at >= turn:
+                self._turn(turn)
+                turn += DRAIN_EVERY_US
+            self._clock.advance_to(arrival.at)
+            self._take(arrival)
+        while turn < until:
+            self._turn(turn)
+            turn += DRAIN_EVERY_US
+
+    def _take(self, arrival: Arrival) -> None:
+        self._n_waiting += 1
+        if arrival.source == REQUESTS:
+            self._work.session.decide(self._decision, arrival.values)
+            self._n_decisions += 1
+        else:
+            # Kept through a kill at once, through a loss of power from the next turn on.
+            self._work.session.observe(arrival.source, [arrival.values], sync=False)
+            self._n_observations += 1
+
+    def _turn(self, at: Instant) -> None:
+        """Make what came visible, then run what is due."""
+        self._clock.advance_to(at)
+        if self._n_waiting:
+            self._work.session.drain()
+            self._n_waiting = 0
+        self._work.run_due()
+
+    def _tell(self, day: Instant, rate: float) -> None:
+        champion = self._work.session.decider.serving(self._decision).champion
+        serving = "none" if champion is None else champion.version.version
+        note = f"{format_instant(day)[:10]}  {rate:,.0f} decisions/s  champion {serving}"
+        self._reporter.advanced(self._n_decisions + self._n_observations, note)
+
+
+def arrivals(world: World) -> Iterator[Arrival]:
+    """Everything of a world in the order in which it becomes known; at one instant by source, then by id."""
+    found: list[tuple[Instant, int, int, Arrival]] = []
+    for rank, (name, table) in enumerate(world._asdict().items()):
+        known_at = table["known_at"].cast(pa.int64()).to_pylist()
+        columns = [column for column in table.column_names if column != "known_at"]
+        values = zip(*(table[column].to_pylist() for column in columns), strict=True)
+        found += [
+            (at, rank, row, Arrival(at, name, dict(zip(columns, cells, strict=True))))
+            for row, (at, cells) in enumerate(zip(known_at, values, strict=True))
+        ]
+    found.sort()
+    return (arrival for *_, arrival in found)
