@@ -16,10 +16,14 @@ from volano.protocols.reporter import Reporter
 from volano.runtime.clock import ReplayClock
 from volano.runtime.demo.flights_data import World
 from volano.runtime.workplace import Workplace
-from volano.values.instants import DAY_US, MINUTE_US, Instant, format_instant
+from volano.values.instants import BEGINNING, DAY_US, HOUR_US, MINUTE_US, Instant, format_instant
 
-DRAIN_EVERY_US: Final = 15 * MINUTE_US
-"""How often what was accepted becomes visible: two syncs of the disk each time, so this sets how fast a year goes."""
+TURN_US: Final = 15 * MINUTE_US
+"""How often it is asked whether what was accepted should become visible."""
+WAIT_AT_MOST_US: Final = HOUR_US
+"""How long anything waits for that."""
+WORTH_A_DRAIN: Final = 20
+"""So many records do not wait. A drain syncs the disk twice, so their number sets how fast a year goes."""
 REQUESTS: Final = "schedule"
 """The table of the world that holds requests; the others are named after their sources."""
 
@@ -62,6 +66,7 @@ class Replay:
         self._n_decisions = 0
         self._n_observations = 0
         self._n_waiting = 0
+        self._drained_at = BEGINNING
 
     def run(self, world: World, *, since: Instant, until: Instant) -> Replayed:
         """Live through `[since, until)`, and run the jobs that are due at its end."""
@@ -85,12 +90,12 @@ class Replay:
         for arrival in coming:
             while arrival.at >= turn:
                 self._turn(turn)
-                turn += DRAIN_EVERY_US
+                turn += TURN_US
             self._clock.advance_to(arrival.at)
             self._take(arrival)
         while turn < until:
             self._turn(turn)
-            turn += DRAIN_EVERY_US
+            turn += TURN_US
 
     def _take(self, arrival: Arrival) -> None:
         self._n_waiting += 1
@@ -105,9 +110,11 @@ class Replay:
     def _turn(self, at: Instant) -> None:
         """Make what came visible, then run what is due."""
         self._clock.advance_to(at)
-        if self._n_waiting:
+        is_time = self._n_waiting >= WORTH_A_DRAIN or at - self._drained_at >= WAIT_AT_MOST_US
+        if self._n_waiting and is_time:
             self._work.session.drain()
             self._n_waiting = 0
+            self._drained_at = at
         self._work.run_due()
 
     def _tell(self, day: Instant, rate: float) -> None:

@@ -17,7 +17,7 @@ from volano.learn.training_set import KIND, load
 from volano.organize.labels import LABEL_SCHEMA
 from volano.records.learning import ReleaseEvent, TrainingSetManifest
 from volano.records.receipt import Reconciliation
-from volano.runtime.checks import SAMPLE, Finding, audit_decisions, run_checks
+from volano.runtime.checks import Finding, audit_decisions, run_checks
 from volano.runtime.demo.months import (
     MEASURED,
     SCORERS,
@@ -36,6 +36,8 @@ from volano.values.instants import format_instant
 
 _SHADOWS: Final = "shadow_score"
 _WIDTH: Final = 110
+_AUDITED: Final = 12_000
+_SETS_HASHED: Final = 6
 
 
 class TrainingSetLine(msgspec.Struct, frozen=True):
@@ -107,7 +109,7 @@ def make_report(session: Session, decision: str, replayed: Replayed, *, seconds:
     """
     scored, base = _scores(session, decision)
     months = measure_months(scored, base)
-    audit = audit_decisions(session, decision, sample=SAMPLE)
+    audit = audit_decisions(session, decision, sample=_AUDITED)
     return Report(
         decisions=scored.num_rows,
         observations=replayed.n_observations,
@@ -121,7 +123,10 @@ def make_report(session: Session, decision: str, replayed: Replayed, *, seconds:
         releases=[_release_line(event) for event in history(session.stores.catalog, decision)],
         skew=Skew(audit.checked, audit.mismatched),
         reconciliation=session.reconcile(),
-        checks=[*run_checks(session), _all_arrived(session, scored.num_rows, replayed)],
+        checks=[
+            *run_checks(session, most_sets=_SETS_HASHED),
+            _all_arrived(session, scored.num_rows, replayed),
+        ],
         seconds=seconds,
     )
 
@@ -129,7 +134,7 @@ def make_report(session: Session, decision: str, replayed: Replayed, *, seconds:
 def render(report: Report, folder: str) -> str:
     """The report for people."""
     out = io.StringIO()
-    console = Console(file=out, width=_WIDTH, highlight=False, color_system=None)
+    console = Console(file=out, width=_WIDTH, highlight=False, color_system=None, soft_wrap=True)
     console.print(_months_table(report.months))
     if report.lead is not None:
         console.print(f"Live above frozen, ROC AUC, July to December: {report.lead:+.4f} on average")
@@ -218,9 +223,9 @@ def _all_arrived(session: Session, n_decisions: int, replayed: Replayed) -> Find
 def _months_table(months: list[Month]) -> Table:
     table = Table(title="Months", title_justify="left", box=None, padding=(0, 1))
     heads = ("", "decisions", "mature", "pending", "censored")
-    measures = [f"{scorer} {short}" for short in ("AUC", "AP", "log loss") for scorer in SCORERS]
+    measures = [f"{short}\n{scorer}" for short in ("AUC", "AP", "log loss") for scorer in SCORERS]
     for head in (*heads, *measures):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for month in months:
         measured = [getattr(month, f"{scorer}_{short}") for short in MEASURED for scorer in SCORERS]
         table.add_row(

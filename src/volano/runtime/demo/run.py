@@ -85,9 +85,10 @@ def run_demo(
     project = folder or _new_folder()
     world = _prepare(project, sample, told)
     clock = ReplayClock(HAND_OVER)
-    work = Workplace(project, clock, random.Random(SEED).randbytes, told, stopwatch=_standing_still)
+    # The daily jobs say nothing: the replay tells how far it has come, and the report what they did.
+    work = Workplace(project, clock, random.Random(SEED).randbytes, Silence())
     try:
-        work.apply()
+        work.apply(told)
         _release_first(work, told)
         replayed = Replay(work, clock, _DECISION, told).run(world, since=HAND_OVER, until=until)
         told.started("measuring")
@@ -119,7 +120,7 @@ def _prepare(folder: Path, sample: float, told: Reporter) -> World:
 
 
 def _fit_to_replay(folder: Path, sample: float) -> None:
-    """What a replay needs otherwise than a team: fewer commits and, with fewer planes, a gate that asks for fewer labels."""
+    """What a replay needs otherwise: fewer commits and, with fewer planes, a gate that asks for fewer labels."""
     with (folder / CONFIG_FILE).open("a", encoding="utf-8") as settings:
         settings.write(_SETTINGS)
     definitions = folder / "flights.py"
@@ -143,11 +144,6 @@ def _new_folder() -> Path:
         n += 1
         wanted = _PARENT / f"{_DEMO}-{n}"
     return wanted
-
-
-def _standing_still() -> int:
-    """The stopwatch of a simulated day: no pause of this machine may turn a decision into its fallback."""
-    return 0
 
 
 def _write(path: Path, report: Report) -> None:
