@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from volano.runtime.templates import template_names, write_template
 from volano.cli.main import app
 from volano.compile.project import compile_project
 from volano.errors import ConfigError, UnknownNameError
 from volano.runtime.config import read_config
 from volano.runtime.loader import load_project
+from volano.runtime.templates import template_names, write_template
 
 
 def test_init_writes_a_project_and_says_what_is_next(tmp_path: Path) -> None:
