@@ -8,6 +8,7 @@ follows from q alone: `chunk_numbers`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from volano.errors import DefinitionError, StateMismatchError
-from volano.kernels.aggregates import FOLD_NAMES, FOLDS
+from volano.kernels.aggregates import FOLD_NAMES, FOLDS, Fold
 from volano.kernels.arrays import ALWAYS, F64, I64, NEVER, AnyArray
 from volano.kernels.columns import ARROW_TYPES, combined, read_column, write_column
 from volano.kernels.compiled import kernels
@@ -28,7 +29,6 @@ Value: TypeAlias = "float | int | bool | str | None"
 
 _MAGIC = int.from_bytes(b"VOLCHNK\x01", "little")
 _EMPTY = np.empty(0, np.int64)
-_NO_ID = (0, 0, 0)
 _MIN_SPAN = 1 << 26  # 67 s
 
 
@@ -81,9 +81,10 @@ class ChunkLayout:
         """Words per row."""
         return self.first_value + len(self.columns)
 
-    def _numbers(self, n_words: int = 0) -> I64:
+    def numbers(self) -> I64:
+        """Definition, words per row, order words, first value's word, magic: what kernels check and skip by."""
         name = int.from_bytes(self.definition, "little", signed=True)
-        return np.array([name, self.width, self.order, self.first_value, _MAGIC, n_words], np.int64)
+        return np.array([name, self.width, self.order, self.first_value, _MAGIC], np.int64)
 
     def _strings(self) -> I64:
         return np.array([c for c, (_, kind) in enumerate(self.columns) if kind == "string"], np.int64)
@@ -178,7 +179,7 @@ class ChunkLayout:
             new_at,
             heap,
             words,
-            self._numbers(),
+            self.numbers(),
             self._strings(),
             prune_before,
             out,
@@ -226,7 +227,7 @@ class ChunkLayout:
         if not chunk:
             return np.empty((0, self.width), np.int64), b""
         head = np.frombuffer(chunk, np.int64, min(4, len(chunk) // 8))
-        numbers = self._numbers()
+        numbers = self.numbers()
         if len(head) < 4 or head[0] != _MAGIC or head[1] != numbers[0] or head[2] >> 32 != self.width:
             raise self.mismatch(chunk)
         n = int(head[2] & 0xFFFFFFFF)
@@ -234,7 +235,6 @@ class ChunkLayout:
         return words, chunk[32 + 8 * n * self.width :]
 
     def mismatch(self, chunk: bytes) -> StateMismatchError:
-        """The error for a chunk that is not of this layout."""
         found = chunk[8:16].hex() if chunk[:8] == _MAGIC.to_bytes(8, "little") else "no chunk of ours"
         return StateMismatchError(
             "Online state was written by another definition, or is damaged.",
@@ -358,14 +358,14 @@ class ChunkReader:
     def __init__(self, features: Sequence[WindowFeature], layout: ChunkLayout) -> None:
         self.features = tuple(features)
         self.layout = layout
-        types = layout.types
-        self.types = tuple(f.output_type(types) for f in self.features)
-        self._kernels = kernels()
-        spec = _ReaderSpec(self.features, layout)
-        self.spec = spec.arrays()
-        self.numbers = layout._numbers(spec.n_words)
-        self._no_request = np.empty((0, layout.width), np.int64)
-        self._integers = tuple(n for n, kind in enumerate(self.types) if kind != "float64")
+        self.types = tuple(f.output_type(layout.types) for f in self.features)
+        self._one, self._many = kernels().read_one, kernels().read_many
+        self.spec, self.params = _spec(self.features, layout)
+        self.n_words = len(self.features) + (len(self.features) + 63) // 64
+        self._no_request = PackedRows(np.empty((0, layout.width), np.int64), _EMPTY)
+        self._integers = tuple(o for o, kind in enumerate(self.types) if kind in ("int64", "timestamp"))
+        self._odd = tuple((o, kind) for o, kind in enumerate(self.types) if kind in ("bool", "string"))
+        self._local = threading.local()
 
     def read(
         self,
@@ -391,13 +391,20 @@ class ChunkReader:
         Raises:
             StateMismatchError: a chunk was written by another definition.
         """
-        return self.read_many(
-            [chunks],
-            [q],
-            as_of=None if as_of is None else [as_of],
-            exclude_ids=None if exclude_id is None else [exclude_id],
-            requests=request,
-        )[0]
+        joined = b"".join(chunks)
+        buf = np.frombuffer(joined, np.int64) if joined else _EMPTY
+        try:
+            out, out_f = self._local.out
+        except AttributeError:
+            out = np.empty(self.n_words, np.int64)
+            out_f = out.view(np.float64)
+            self._local.out = out, out_f
+        excludes, high, low = (0, 0, 0) if exclude_id is None else (1, *_halves(exclude_id))
+        own = self._no_request if request is None else request
+        seen = NEVER - 1 if as_of is None else as_of
+        if self._one(buf, q, seen, excludes, high, low, own.words, own.heap, self.spec, self.params, out) < 0:
+            raise self.layout.mismatch(chunks[0])
+        return self.values(out.tolist(), out_f.tolist(), joined, own, 0)
 
     def read_many(
         self,
@@ -409,15 +416,25 @@ class ChunkReader:
         requests: PackedRows | None = None,
     ) -> list[tuple[Value, ...]]:
         """The features of many keys, or of one key at many instants; see `read`."""
-        out, ok, joined, request = self._run(chunks, q, as_of, exclude_ids, requests)
-        columns: list[list[Any]] = out.tolist()
-        integers = out.view(np.int64)
-        for o in self._integers:
-            columns[o] = self._decoded(o, integers[o], joined, request)
-        if not ok.all():
-            for o, n in zip(*np.nonzero(ok == 0), strict=True):
-                columns[o][n] = None
-        return list(zip(*columns, strict=True)) if columns else [()] * len(chunks)
+        n = len(chunks)
+        asks = np.zeros((n, 7), np.int64)
+        sizes = [sum(map(len, own)) >> 3 for own in chunks]
+        np.cumsum(sizes, out=asks[:, 1])
+        asks[1:, 0] = asks[:-1, 1]
+        asks[:, 2] = q
+        asks[:, 3] = NEVER - 1 if as_of is None else as_of
+        for k, i in enumerate(exclude_ids or ()):
+            if i is not None:
+                asks[k, 4:] = 1, *_halves(i)
+        joined = b"".join([chunk for own in chunks for chunk in own])
+        buf = np.frombuffer(joined, np.int64) if joined else _EMPTY
+        own = self._no_request if requests is None else requests
+        out = np.empty((n, self.n_words), np.int64)
+        done = self._many(buf, asks, own.words, own.heap, self.spec, self.params, out)
+        if done < 0:
+            raise self.layout.mismatch(chunks[-1 - done][0])
+        words, floats = out.tolist(), out.view(np.float64).tolist()
+        return [self.values(words[k], floats[k], joined, own, k) for k in range(n)]
 
     def read_arrow(
         self,
@@ -438,100 +455,73 @@ class ChunkReader:
             }
         )
 
-    def _run(
+    def values(
         self,
-        chunks: Sequence[Sequence[bytes]],
-        q: Sequence[int] | I64,
-        as_of: Sequence[int] | I64 | None,
-        exclude_ids: Sequence[int | None] | None,
-        requests: PackedRows | None,
-    ) -> tuple[F64, AnyArray, bytes, PackedRows]:
-        n = len(chunks)
-        key_at = np.zeros(n + 1, np.int64)
-        at = 0
-        for k, own in enumerate(chunks):
-            for chunk in own:
-                at += len(chunk)
-            key_at[k + 1] = at >> 3
-        joined = b"".join([chunk for own in chunks for chunk in own])
-        buf = np.frombuffer(joined, np.int64) if joined else _EMPTY
-        excluded = np.zeros((n, 3), np.int64)
-        if exclude_ids is not None:
-            flip = 1 << 63
-            for k, i in enumerate(exclude_ids):
-                if i is not None:
-                    excluded[k] = 1, (i >> 64) - flip, (i & (2**64 - 1)) - flip
-        request = PackedRows(self._no_request, _EMPTY) if requests is None else requests
-        out = np.empty((len(self.features), n))
-        ok = np.empty((len(self.features), n), np.uint8)
-        done = self._kernels.read_chunks(
-            buf,
-            key_at,
-            np.asarray(q, np.int64),
-            np.full(n, NEVER) if as_of is None else np.asarray(as_of, np.int64),
-            excluded,
-            request.words,
-            request.heap,
-            self.numbers,
-            *self.spec,
-            out,
-            out.view(np.int64),
-            ok,
-        )
-        if done < 0:
-            raise self.layout.mismatch(chunks[-1 - done][0])
-        return out, ok, joined, request
+        words: list[int],
+        floats: list[Any],
+        joined: bytes,
+        request: PackedRows | None = None,
+        n: int = 0,
+    ) -> tuple[Value, ...]:
+        """Python values from the words of one result and the same as floats, which are replaced in place.
 
-    def _decoded(self, o: int, values: I64, joined: bytes, request: PackedRows) -> list[Any]:
-        match self.types[o]:
-            case "bool":
-                return [x != 0 for x in values.tolist()]
-            case "string":
-                column = [name for name, _ in self.layout.columns].index(str(self.features[o].column))
-                own = request.words[:, self.layout.first_value + column].tolist() if len(request) else []
-                heap = request.heap.tobytes()
-                found: list[str | None] = []
-                for n, x in enumerate(values.tolist()):
-                    if x == -2:
-                        found.append(read_text(heap, 8 * own[n]) if own[n] >= 0 else None)
-                    else:
-                        found.append(read_text(joined, 8 * x) if x > 0 else None)
-                return found
-            case _:
-                numbers: list[int] = values.tolist()
-                return numbers
+        `joined` is what was read; `request` and its row n are where a string of the request's own stands.
+        """
+        n_outputs = len(self.types)
+        for o in self._integers:
+            floats[o] = words[o]
+        if self._odd:
+            for o, kind in self._odd:
+                floats[o] = words[o] != 0 if kind == "bool" else self._text(o, words[o], joined, request, n)
+        for w in range(n_outputs, self.n_words):
+            nulls = words[w] & 0xFFFFFFFFFFFFFFFF
+            while nulls:
+                bit = nulls & -nulls
+                floats[64 * (w - n_outputs) + bit.bit_length() - 1] = None
+                nulls ^= bit
+        del floats[n_outputs:]
+        return tuple(floats)
+
+    def _text(self, o: int, word: int, joined: bytes, request: PackedRows | None, n: int) -> str | None:
+        if word == -2 and request is not None:
+            column = list(self.layout.types).index(str(self.features[o].column))
+            at = int(request.words[n, self.layout.first_value + column])
+            return read_text(request.heap.tobytes(), 8 * at) if at >= 0 else None
+        return read_text(joined, 8 * word) if word > 0 else None
 
 
-class _ReaderSpec:
-    """The arrays that tell `read_chunks` what to compute: lanes, windows, states, folds, finals, picks and
-    distinct counts."""
+def _halves(row_id: int) -> tuple[int, int]:
+    return (row_id >> 64) - (1 << 63), (row_id & (2**64 - 1)) - (1 << 63)
 
-    def __init__(self, features: tuple[WindowFeature, ...], layout: ChunkLayout) -> None:
-        self.types = layout.types
-        self.place = {name: c for c, (name, _) in enumerate(layout.columns)}
-        self.lanes: list[tuple[int, ...]] = []
-        self.windows: list[tuple[int, ...]] = []
-        self.states: list[tuple[int, ...]] = []
-        self.folds: list[tuple[int, ...]] = []
-        self.finals: list[tuple[int, ...]] = []
-        self.params: list[tuple[float, float]] = []
-        self.picks: list[tuple[int, ...]] = []
-        self.distincts: list[tuple[int, ...]] = []
-        self.n_words = 0
-        lanes: dict[tuple[int, ...], list[tuple[int, WindowFeature]]] = {}
-        for o, f in enumerate(features):
-            skipped = (
-                [self.place[c] for c in (f.column, f.over) if c is not None] if f.spec.skip_nulls else []
-            )
-            lane = (-1 if f.where is None else self.place[f.where], *(*skipped, -1, -1)[:2])
-            lanes.setdefault(lane, []).append((o, f))
-        for lane, members in lanes.items():
-            self._lane(lane, members)
 
-    def _lane(self, lane: tuple[int, ...], members: list[tuple[int, WindowFeature]]) -> None:
-        first_window, first_state = len(self.windows), len(self.states)
-        shared: dict[tuple[str, str, str | None], int] = {}
-        windows: dict[tuple[int, ...], list[tuple[int, WindowFeature]]] = {}
+def _spec(features: tuple[WindowFeature, ...], layout: ChunkLayout) -> tuple[I64, F64]:
+    """What `read_key` computes, as one array of words, and the parameters.
+
+    Words 0 to 4 describe the layout; then the words of states, begin and end of lanes, five unused, the most
+    windows of a lane, the number of outputs. A lane is filter, two columns whose nulls are skipped, first
+    window, number of windows, and begin and end of its states, picks and distinct counts. A window is length
+    (-1: all), offset, every, delay, include_request, grid, shift. A state is fold, word, x, y, bit 0 and 1
+    when they are integers, begin and end of its finals; a final is window, code, output, parameters. A pick
+    is window, kind, output, column, is string; a distinct count is window, column, is string, output.
+    """
+    types = layout.types
+    place = {name: c for c, name in enumerate(types)}
+    lanes: dict[tuple[int, int, int], list[tuple[int, WindowFeature]]] = {}
+    for o, f in enumerate(features):
+        skipped = [place[c] for c in (f.column, f.over) if c is not None] if f.spec.skip_nulls else []
+        x, y = (*skipped, -1, -1)[:2]
+        lanes.setdefault((-1 if f.where is None else place[f.where], x, y), []).append((o, f))
+    spec: list[int] = [*layout.numbers().tolist(), 0, 0, 0, 0, 0, 0, 0, 0, len(features)]
+    params: list[float] = [0.0, 0.0]
+    n_lanes = len(lanes)
+    spec[6], spec[7] = len(spec), len(spec) + 11 * n_lanes
+    spec += [0] * (11 * n_lanes)
+    for number, (lane, members) in enumerate(lanes.items()):
+        windows: dict[tuple[int, ...], int] = {}
+        states: dict[tuple[str, str, str | None], list[list[int]]] = {}
+        words: dict[tuple[str, str, str | None], Fold] = {}
+        picks: list[int] = []
+        distincts: list[int] = []
         for o, f in members:
             grid = f.grid_us
             window: tuple[int, ...] = (
@@ -543,68 +533,40 @@ class _ReaderSpec:
                 grid,
                 (grid - 1).bit_length(),
             )
-            windows.setdefault(window, []).append((o, f))
+            w = windows.setdefault(window, len(windows))
+            column = 0 if f.column is None else place[f.column]
+            is_string = int(f.column is not None and types[f.column] == "string")
+            match f.spec.kind:
+                case "fold":
+                    fold = f.spec.folds[types[str(f.column)]]
+                    key = (fold.fold, str(f.column), f.over)
+                    words[key] = fold
+                    states.setdefault(key, []).append(
+                        [w, FOLDS.index(fold), o, len(params) if f.params else 0]
+                    )
+                    params += (*f.params, 0.0, 0.0)[:2] if f.params else ()
+                case "distinct":
+                    distincts += [w, column, is_string, o]
+                case kind:
+                    picks += [w, ("count", "first", "last", "since").index(kind), o, column, is_string]
+        at = [len(spec), len(windows)]
+        spec += [n for window in windows for n in window]
+        at.append(len(spec))
+        spec += [0] * (7 * len(states))
+        at.append(len(spec))
         word = 0
-        for window, inside in windows.items():
-            w = len(self.windows)
-            self.windows.append(window)
-            grouped: dict[tuple[str, str, str | None], list[tuple[int, WindowFeature]]] = {}
-            for o, f in inside:
-                match f.spec.kind:
-                    case "fold":
-                        assert f.column is not None
-                        grouped.setdefault(
-                            (f.spec.folds[self.types[f.column]].fold, f.column, f.over), []
-                        ).append((o, f))
-                    case "distinct":
-                        assert f.column is not None
-                        self.distincts.append(
-                            (w, self.place[f.column], int(self.types[f.column] == "string"), o)
-                        )
-                    case kind:
-                        code = ("count", "first", "last", "since").index(kind)
-                        column = 0 if f.column is None else self.place[f.column]
-                        is_string = (
-                            code in (1, 2) and f.column is not None and self.types[f.column] == "string"
-                        )
-                        self.picks.append((w, code, o, column, int(is_string)))
-            for key, sharing in grouped.items():
-                name, column_name, over = key
-                fold = sharing[0][1].spec.folds[self.types[column_name]]
-                if key not in shared:
-                    shared[key] = len(self.states)
-                    second = column_name if over is None else over
-                    integers = int(self.types[column_name] != "float64") + 2 * int(
-                        self.types[second] != "float64"
-                    )
-                    self.states.append(
-                        (FOLD_NAMES.index(name), word, self.place[column_name], self.place[second], integers)
-                    )
-                    word += fold.words
-                state = shared[key]
-                first = len(self.finals)
-                for o, f in sharing:
-                    self.finals.append((FOLDS.index(f.spec.folds[self.types[column_name]]), o))
-                    self.params.append(((*f.params, 0.0, 0.0)[0], (*f.params, 0.0, 0.0)[1]))
-                self.folds.append(
-                    (w, FOLD_NAMES.index(name), self.states[state][1], first, len(self.finals), state)
-                )
-        self.n_words = max(self.n_words, word)
-        self.lanes.append((*lane, first_window, len(self.windows), first_state, len(self.states)))
-
-    def arrays(self) -> tuple[AnyArray, ...]:
-        """In the order that `read_chunks` takes them."""
-
-        def matrix(rows: list[tuple[int, ...]], width: int) -> I64:
-            return np.array(rows, np.int64).reshape(len(rows), width)
-
-        return (
-            matrix(self.lanes, 7),
-            matrix(self.windows, 7),
-            matrix(self.states, 5),
-            matrix(self.folds, 6),
-            np.array(self.params, np.float64).reshape(len(self.params), 2),
-            matrix(self.finals, 2),
-            matrix(self.picks, 5),
-            matrix(self.distincts, 4),
-        )
+        for n, (key, finals) in enumerate(states.items()):
+            name, column_name, over = key
+            second = column_name if over is None else over
+            integers = int(types[column_name] != "float64") + 2 * int(types[second] != "float64")
+            head = [FOLD_NAMES.index(name), word, place[column_name], place[second], integers]
+            spec[at[2] + 7 * n : at[2] + 7 * n + 7] = [*head, len(spec), len(spec) + 4 * len(finals)]
+            spec += [n for final in finals for n in final]
+            word += words[key].words
+        for more in (picks, distincts):
+            at += [len(spec), len(spec) + len(more)]
+            spec += more
+        spec[spec[6] + 11 * number : spec[6] + 11 * number + 11] = [*lane, *at]
+        spec[5] = max(spec[5], word)
+        spec[12] = max(spec[12], len(windows))
+    return np.array(spec, np.int64), np.array(params, np.float64)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from volano.kernels.arrays import ALWAYS, I64, NEVER, U8, AnyArray, Bools
 from volano.kernels.columns import Column, combined, read_column
 from volano.kernels.compiled import kernels
+from volano.kernels.threads import THREADS, key_parts, share
 
 ArrayLike: TypeAlias = "pa.Array | pa.ChunkedArray | AnyArray | Sequence[Any]"
 
@@ -170,16 +171,19 @@ def _mix(sizes: list[int], codes: list[I64]) -> I64:
     return mixed
 
 
-def sort_by_key_and_time(codes: I64, t: I64, n_keys: int) -> tuple[I64, I64]:
-    """The rows ordered by (code, t), ties in any order, without those of a negative code; and each key's
-    first position."""
+def sort_by_key_and_time(codes: I64, t: I64, n_keys: int, threads: int) -> tuple[I64, I64, I64]:
+    """Sort rows by (code, t), stably, leaving out those of a negative code.
+
+    Returns:
+        The rows in order, their times, and each key's first position.
+    """
     k = kernels()
     starts = np.empty(n_keys + 1, np.int64)
     n = int(k.count_keys(codes, starts))
-    by_time = np.empty(0, np.int64) if k.is_sorted(t) else np.argsort(t)
-    rows = np.empty(n, np.int64)
-    k.scatter_by_key(codes, by_time, starts.copy(), rows)
-    return rows, starts
+    rows, sorted_t = np.empty(n, np.int64), np.empty(n, np.int64)
+    k.scatter_by_key(codes, t, starts.copy(), rows, sorted_t)
+    share(lambda a, b: k.sort_segments(sorted_t, rows, starts, a, b), key_parts(starts, threads))
+    return rows, sorted_t, starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +216,7 @@ class History:
         row_id: ArrayLike | None = None,
         visible_from: ArrayLike | None = None,
         visible_until: ArrayLike | None = None,
+        threads: int = THREADS,
     ) -> History:
         """Sort rows and index their keys.
 
@@ -224,6 +229,7 @@ class History:
                 caller's order.
             visible_from: first instant at which the row counts (`known_at` or `applied_at`); None: always.
             visible_until: first instant at which it no longer counts (superseded); None: never.
+            threads: how many threads sort.
         """
         k = kernels()
         index, codes = KeyIndex.build(keys)
@@ -231,8 +237,7 @@ class History:
         since = None if visible_from is None else instants(visible_from)
         until = None if visible_until is None else instants(visible_until)
         ids = None if row_id is None else id_words(row_id)
-        rows, starts = sort_by_key_and_time(codes, t, index.n)
-        sorted_t = _take(t, rows)
+        rows, sorted_t, starts = sort_by_key_and_time(codes, t, index.n, threads)
         tied = np.zeros(len(rows), np.uint8)
         if k.mark_ties(sorted_t, starts, tied):
             places = np.flatnonzero(tied)
@@ -250,7 +255,7 @@ class History:
         until_sorted = np.full(n, NEVER) if until is None else _take(until, rows)
         plain = np.ones(index.n, np.uint8)
         if since is not None or until is not None:
-            k.mark_plain(from_sorted, until_sorted, starts, plain)
+            k.mark_plain(sorted_t, from_sorted, until_sorted, starts, plain)
         return History(
             index=index,
             starts=starts,

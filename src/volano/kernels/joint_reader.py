@@ -12,7 +12,7 @@ from itertools import accumulate
 import numpy as np
 
 from volano.kernels.arrays import F64, I64
-from volano.kernels.chunks import ChunkReader, Value, read_text
+from volano.kernels.chunks import ChunkReader, Value
 from volano.kernels.compiled import kernels
 
 _EMPTY = np.empty(0, np.int64)
@@ -37,32 +37,15 @@ class JointReader:
 
     def __init__(self, readers: Sequence[ChunkReader]) -> None:
         self._readers = tuple(readers)
-        self._kernels = kernels()
-        specs: list[I64] = []
-        params: list[F64] = []
-        starts: list[int] = []
-        at = first_param = first_out = 0
-        for reader in self._readers:
-            lanes, windows, states, folds, own_params, finals, picks, distincts = reader.spec
-            last_out = first_out + len(reader.features)
-            matrices = (lanes, windows, states, folds, finals, picks, distincts)
-            counts = [len(matrix) for matrix in matrices]
-            head = np.array([*reader.numbers, *counts, first_param, first_out, last_out], np.int64)
-            spec = np.concatenate([head, *(matrix.ravel() for matrix in matrices)])
-            specs.append(spec)
-            params.append(own_params)
-            starts.append(at)
-            at += len(spec)
-            first_param += len(own_params)
-            first_out = last_out
-        self._specs = np.concatenate([_EMPTY, *specs])
-        self._params = np.ascontiguousarray(np.concatenate([np.empty((0, 2)), *params]))
-        self._starts = np.array(starts, np.int64)
-        kinds = [kind for reader in self._readers for kind in reader.types]
-        self._n_out = len(kinds)
-        self._integers = [o for o, kind in enumerate(kinds) if kind in ("int64", "timestamp")]
-        self._bools = [o for o, kind in enumerate(kinds) if kind == "bool"]
-        self._strings = [o for o, kind in enumerate(kinds) if kind == "string"]
+        self._read = kernels().read_joint
+        none: tuple[I64, F64] = (np.empty(0, np.int64), np.empty(0))
+        self._specs = np.concatenate([none[0], *(reader.spec for reader in self._readers)])
+        self._params = np.concatenate([none[1], *(reader.params for reader in self._readers)])
+        self._spec_at = _edges([len(reader.spec) for reader in self._readers])
+        self._param_at = _edges([len(reader.params) for reader in self._readers])
+        self._out_at = _edges([reader.n_words for reader in self._readers])
+        ends = self._out_at.tolist()
+        self._parts = tuple(zip(self._readers, ends, ends[1:], strict=False))
 
     def read(self, chunks: Sequence[Sequence[bytes]], q: int) -> list[Value]:
         """The features of one request.
@@ -80,25 +63,18 @@ class JointReader:
         joined = b"".join([chunk for own in chunks for chunk in own])
         buf = np.frombuffer(joined, np.int64) if joined else _EMPTY
         key_at = np.array([*accumulate([sum(map(len, own)) >> 3 for own in chunks], initial=0)])
-        out = np.empty(self._n_out)
-        ok = np.empty(self._n_out, np.uint8)
-        whole = out.view(np.int64)
-        done = self._kernels.read_joint(
-            buf, key_at, q, self._starts, self._specs, self._params, out, whole, ok
+        out = np.empty(self._out_at[-1], np.int64)
+        done = self._read(
+            buf, key_at, q, self._spec_at, self._specs, self._param_at, self._params, self._out_at, out
         )
         if done < 0:
             raise self._readers[-1 - done].layout.mismatch(chunks[-1 - done][0])
-        values: list[Value] = list(out.tolist())
-        if self._integers or self._bools or self._strings:
-            words: list[int] = whole.tolist()
-            for o in self._integers:
-                values[o] = words[o]
-            for o in self._bools:
-                values[o] = words[o] != 0
-            for o in self._strings:
-                values[o] = read_text(joined, 8 * words[o]) if words[o] > 0 else None
-        if 0 in (good := ok.tobytes()):
-            for o, is_good in enumerate(good):
-                if not is_good:
-                    values[o] = None
+        words, floats = out.tolist(), out.view(np.float64).tolist()
+        values: list[Value] = []
+        for reader, a, b in self._parts:
+            values += reader.values(words[a:b], floats[a:b], joined)
         return values
+
+
+def _edges(sizes: list[int]) -> I64:
+    return np.array([*accumulate(sizes, initial=0)], np.int64)

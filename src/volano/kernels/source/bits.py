@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ENTRY: dict[str, str] = {}
+ENTRY: tuple[str, ...] = ()
 
 
 def bit_length(x: int) -> int:

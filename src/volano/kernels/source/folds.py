@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from volano.kernels.arrays import F64, I32, I64, U8
+from volano.kernels.arrays import F64, I64, U8, F64r, F64x2, I32x2, I64r, I64x2
 
-ENTRY = {"build_states": "i F I F I i i W W W FF II i -> i"}
+ENTRY = ("build_states",)
 
 
 def build_states(
@@ -15,42 +15,13 @@ def build_states(
     starts: I64,
     k0: int,
     k1: int,
-    left: I32,
-    right: I32,
-    order: I32,
-    sf: F64,
-    si: I64,
+    links: I32x2,
+    sf: F64x2,
+    si: I64x2,
     w: int,
 ) -> int:
-    """Fill states of all nodes of keys [k0, k1): words w, w+1, ... of `sf` or `si` (one memory), node number
-    as column."""
-    raise NotImplementedError("written by kernels.compiled")
-
-
-def finish(
-    fold: int,
-    w: int,
-    ids: I64,
-    pops: U8,
-    m: int,
-    sf: F64,
-    si: I64,
-    stack_f: F64,
-    stack_i: I64,
-    rxf: float,
-    rxi: int,
-    ry: float,
-    n: int,
-    finals: I64,
-    f0: int,
-    f1: int,
-    params: F64,
-    out_f: F64,
-    out_i: I64,
-    ok: U8,
-    at: int,
-) -> None:
-    """Run the program of m pieces over one fold's states, then every `final` in [f0, f1) of it into column `at`."""
+    """Fill the states of all nodes of keys [k0, k1): words w, w+1, ... of `sf` or `si` (one memory), node
+    number as column."""
     raise NotImplementedError("written by kernels.compiled")
 
 
@@ -59,16 +30,78 @@ def lift(
     w: int,
     a: int,
     b: int,
-    buf: I64,
-    floats: F64,
+    buf: I64r,
+    floats: F64r,
     rows: I64,
     lane_rows: I64,
     x_cell: int,
     y_cell: int,
     integers: int,
-    sf: F64,
-    si: I64,
+    sf: F64x2,
+    si: I64x2,
 ) -> None:
     """States of packed rows [a, b) of a lane; bit 0 of `integers` says that x is stored as an integer, bit 1
     that y is."""
+    raise NotImplementedError("written by kernels.compiled")
+
+
+def fold_block(
+    fold: int,
+    w: int,
+    sf: F64x2,
+    si: I64x2,
+    at: I64,
+    middle: I64,
+    count: int,
+    ids: I64,
+    pops: U8,
+    stack_f: F64x2,
+    stack_i: I64x2,
+    request_x: F64x2,
+    request_xi: I64x2,
+    request_y: F64x2,
+    request_row: int,
+    queries: I64x2,
+    n: int,
+    state_f: F64x2,
+    state_i: I64x2,
+) -> None:
+    """Run a block of programs over one fold's states into `state_f` or `state_i`.
+
+    Program b is the pieces [at[b], at[b + 1]); it folds from both ends towards `middle[b]`, or by `pops` when
+    that is -1. Piece -1 is the request's own event, its values found by the caller's place.
+    """
+    raise NotImplementedError("written by kernels.compiled")
+
+
+def finish(
+    final: int,
+    state_f: F64x2,
+    state_i: I64x2,
+    total: I64,
+    count: int,
+    p0: float,
+    p1: float,
+    out_f: F64,
+    out_i: I64,
+    ok: U8,
+    n: int,
+) -> None:
+    """One `final` over a block of states of `total` rows each, into the outputs from n on."""
+    raise NotImplementedError("written by kernels.compiled")
+
+
+def finish_one(
+    final: int,
+    state_f: F64x2,
+    state_i: I64x2,
+    b: int,
+    total: int,
+    p0: float,
+    p1: float,
+    out_f: F64,
+    out_i: I64,
+    o: int,
+) -> bool:
+    """One `final` of state b into output o; returns whether it is valid."""
     raise NotImplementedError("written by kernels.compiled")

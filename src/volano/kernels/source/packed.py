@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from volano.kernels.arrays import F64, I64, U8
-from volano.kernels.source.bits import bit_length, spread
-from volano.kernels.source.folds import finish, lift
+from volano.kernels.arrays import F64, I64, U8, F64x2, I64r, I64x2
+from volano.kernels.source.bits import spread
+from volano.kernels.source.folds import finish_one, fold_block, lift
 from volano.kernels.source.sweep import window_end
-from volano.kernels.source.trie import append_request
+from volano.kernels.source.trie import schedule, schedule_request
 
-ENTRY = {
-    "merge_chunks": "R I I II I I II I I i I I -> i",
-    "read_chunks": "R I I I II II I I II II II II FF II II II FF II UU -> i",
-}
+ENTRY = ("merge_chunks", "read_many", "read_one")
 
 
-def before(a: I64, p: int, b: I64, s: int, n: int) -> int:
+def before(a: I64r, p: int, b: I64r, s: int, n: int) -> int:
     """-1, 0 or 1 as the row at word p of a sorts before, with or after the row at word s of b: time, order
     and id are n words."""
     for w in range(n):
@@ -34,13 +31,13 @@ def before(a: I64, p: int, b: I64, s: int, n: int) -> int:
 
 
 def merge_chunks(
-    old: I64,
+    old: I64r,
     old_at: I64,
     gone_at: I64,
-    gone: I64,
+    gone: I64x2,
     new_at: I64,
     new_heap: I64,
-    new: I64,
+    new: I64x2,
     layout: I64,
     strings: I64,
     prune_before: int,
@@ -134,7 +131,7 @@ def merge_chunks(
     return end
 
 
-def copy_string(source: I64, source_heap: int, out: I64, cell: int, heap: int, heap_end: int) -> int:
+def copy_string(source: I64r, source_heap: int, out: I64, cell: int, heap: int, heap_end: int) -> int:
     """Copy the string that `out[cell]` points to in the source's heap to the end of the new heap; -1 is a null."""
     if out[cell] < 0:
         return heap_end
@@ -146,23 +143,23 @@ def copy_string(source: I64, source_heap: int, out: I64, cell: int, heap: int, h
     return int(heap_end + n)
 
 
-def present(words: I64, row: int, first_mask: int, column: int) -> bool:
+def present(words: I64r, row: int, first_mask: int, column: int) -> bool:
     """Whether a value of the row at word `row` is not null."""
     return bool((words[row + first_mask + (column >> 6)] >> (column & 63)) & 1 == 0)
 
 
-def takes_part(words: I64, row: int, first_mask: int, first_value: int, lane: I64) -> bool:
+def takes_part(words: I64r, row: int, first_mask: int, first_value: int, where: int, x: int, y: int) -> bool:
     """Whether a lane sees the row: its filter is true and its columns are not null."""
-    for c in range(1, 3):
-        if lane[c] >= 0 and not present(words, row, first_mask, lane[c]):
-            return False
-    where = lane[0]
+    if x >= 0 and not present(words, row, first_mask, x):
+        return False
+    if y >= 0 and not present(words, row, first_mask, y):
+        return False
     return bool(
         where < 0 or (present(words, row, first_mask, where) and words[row + first_value + where] != 0)
     )
 
 
-def string_hash(words: I64, at: int) -> int:
+def string_hash(words: I64r, at: int) -> int:
     """A hash of the string at word `at`."""
     h = words[at]
     for w in range(1, 1 + ((words[at] + 7) >> 3)):
@@ -171,7 +168,7 @@ def string_hash(words: I64, at: int) -> int:
     return int(h)
 
 
-def same_string(a: I64, p: int, b: I64, s: int) -> bool:
+def same_string(a: I64r, p: int, b: I64r, s: int) -> bool:
     """Whether two strings are equal; their padding is zero."""
     for w in range(1 + ((a[p] + 7) >> 3)):  # noqa: SIM110  Numba has no all()
         if a[p + w] != b[s + w]:
@@ -180,12 +177,10 @@ def same_string(a: I64, p: int, b: I64, s: int) -> bool:
 
 
 def distinct(
-    buf: I64, i: int, j: int, lane_rows: I64, heaps: I64, rows: I64, cell: int, is_string: int, table: I64
+    buf: I64r, i: int, j: int, lane_rows: I64, heaps: I64, rows: I64, cell: int, is_string: int, table: I64
 ) -> int:
     """Number of different values of lane rows [i, j). The table is left with their rows, for `unseen`."""
-    size = 16
-    while size < 2 * (j - i) + 2:
-        size <<= 1
+    size = table_size(j - i)
     for s in range(size):
         table[s] = -1
     n = 0
@@ -197,9 +192,17 @@ def distinct(
     return n
 
 
+def table_size(n: int) -> int:
+    """A power of two of at least twice n."""
+    size = 16
+    while size < 2 * n + 2:
+        size <<= 1
+    return size
+
+
 def unseen(
-    words: I64,
-    buf: I64,
+    words: I64r,
+    buf: I64r,
     heap: int,
     value: int,
     lane_rows: I64,
@@ -228,326 +231,433 @@ def unseen(
     return True
 
 
-def read_chunks(
-    buf: I64,
-    key_at: I64,
-    q: I64,
-    as_of: I64,
-    exclude: I64,
-    request: I64,
-    request_heap: I64,
-    layout: I64,
-    lanes: I64,
-    windows: I64,
-    states: I64,
-    folds: I64,
-    params: F64,
-    finals: I64,
-    picks: I64,
-    distincts: I64,
-    out_f: F64,
-    out_i: I64,
-    ok: U8,
+def check(buf: I64r, begin: int, end: int, spec: I64) -> int:
+    """The number of rows in the chunks of words [begin, end), or -1 when they are not of this layout or out
+    of order."""
+    definition, width, magic = spec[0], spec[1], spec[4]
+    n_rows = 0
+    latest = -9223372036854775808
+    p = begin
+    while p < end:
+        if end - p < 4 or buf[p] != magic or buf[p + 1] != definition or buf[p + 2] >> 32 != width:
+            return -1
+        here = buf[p + 2] & 0xFFFFFFFF
+        heap = p + 4 + here * width
+        if heap + buf[p + 3] > end or buf[p + 3] < 0:
+            return -1
+        if here > 0:
+            if buf[p + 4] < latest:
+                return -1
+            latest = buf[heap - width]
+        n_rows += here
+        p = heap + buf[p + 3]
+    return n_rows
+
+
+def read_many(
+    buf: I64r, asks: I64x2, request: I64x2, request_heap: I64, spec: I64, params: F64, out: I64x2
 ) -> int:
     """Every feature of one view for many keys, from their chunks laid end to end in time order.
 
-    Args (in `kernels.chunks` terms): `key_at` are word offsets per key; `exclude` is (has, high, low) per
-    key; `request` one row per key or none; `lanes`: filter, skipped, skipped, first and last+1 of windows and
-    of states; `windows`: length (-1: all), offset, every, delay, include_request, grid, shift; `states`:
-    fold, word, x, y, x is integer; `folds`, `finals` as in `sweep`; `picks`: window, kind, output, column, is
-    string; `distincts`: window, column, is string, output.
+    Args (in `kernels.chunks` terms): `asks` columns per key are first word, last word + 1, q, as_of, has
+    excluded id, its high and low word; `request` is one packed row per key or none; `spec` is written by
+    `_ReaderSpec`; a row of `out` holds the values of a key, then a bit per null.
 
     Returns:
         0, or -1 - key when its bytes are of another definition or out of order.
     """
-    definition, width, n_order, first_value, magic, n_words = (
-        layout[0],
-        layout[1],
-        layout[2],
-        layout[3],
-        layout[4],
-        layout[5],
-    )
-    first_mask = n_order + 4
     n_most = 0
-    for n in range(key_at.shape[0] - 1):
-        p = key_at[n]
-        n_rows = 0
-        while p < key_at[n + 1]:
-            if (
-                key_at[n + 1] - p < 4
-                or buf[p] != magic
-                or buf[p + 1] != definition
-                or buf[p + 2] >> 32 != width
-            ):
-                return -1 - n
-            n_rows += buf[p + 2] & 0xFFFFFFFF
-            p += 4 + (buf[p + 2] & 0xFFFFFFFF) * width + buf[p + 3]
-        if p != key_at[n + 1]:
+    for n in range(asks.shape[0]):
+        n_rows = check(buf, asks[n, 0], asks[n, 1], spec)
+        if n_rows < 0:
             return -1 - n
         n_most = max(n_most, n_rows)
-    rows = np.empty(n_most, np.int64)
-    heaps = np.empty(n_most, np.int64)
-    lane_rows = np.empty(n_most, np.int64)
-    t = np.empty(n_most, np.int64)
-    ids = np.empty(n_most + 1, np.int64)
-    pops = np.empty(n_most + 1, np.uint8)
-    sf = np.empty((n_words, n_most), np.float64)
-    si = sf.view(np.int64)
-    levels = np.empty(80, np.int64)
-    stack_f = np.empty((80, 4), np.float64)
-    stack_i = np.empty((80, 4), np.int64)
-    begin_of = np.empty(windows.shape[0], np.int64)
-    end_of = np.empty(windows.shape[0], np.int64)
-    table = np.empty(4 * n_most + 16 if distincts.shape[0] > 0 else 0, np.int64)
-    floats = buf.view(np.float64)
-    own = request.reshape(request.shape[0] * request.shape[1])
-    own_floats = own.view(np.float64)
-    for n in range(key_at.shape[0] - 1):
-        n_rows = 0
-        p = key_at[n]
-        latest_time = -9223372036854775808
-        while p < key_at[n + 1]:
-            in_chunk = buf[p + 2] & 0xFFFFFFFF
-            heap = p + 4 + in_chunk * width
-            row = p + 4
-            if in_chunk > 0 and buf[row] < latest_time:
-                return -1 - n
-            while row < heap:
-                hidden = buf[row + n_order + 3] > as_of[n]
-                if (
-                    exclude[n, 0] != 0
-                    and buf[row + n_order + 1] == exclude[n, 1]
-                    and buf[row + n_order + 2] == exclude[n, 2]
-                ):
-                    hidden = True
-                if not hidden:
-                    rows[n_rows] = row
-                    heaps[n_rows] = heap
-                    n_rows += 1
-                row += width
-            if in_chunk > 0:
-                latest_time = buf[heap - width]
-            p = heap + buf[p + 3]
-        fold_at = 0
-        pick_at = 0
-        distinct_at = 0
-        for lane in range(lanes.shape[0]):
-            m = 0
-            for r in range(n_rows):
-                if takes_part(buf, rows[r], first_mask, first_value, lanes[lane]):
-                    lane_rows[m] = r
-                    t[m] = buf[rows[r]]
-                    m += 1
-            n_lane = m
-            asked = request.shape[0] > 0 and takes_part(own, n * width, first_mask, first_value, lanes[lane])
-            low = n_lane
-            high = 0
-            for w in range(lanes[lane, 3], lanes[lane, 4]):
-                end = window_end(q[n], windows[w, 1], windows[w, 2], windows[w, 3])
-                j = n_lane
-                while j > 0 and t[j - 1] >= end:
-                    j -= 1
-                i = 0
-                if windows[w, 0] >= 0:
-                    step = j
-                    while i < step:
-                        middle = (i + step) >> 1
-                        if t[middle] < end - windows[w, 0]:
-                            i = middle + 1
-                        else:
-                            step = middle
-                begin_of[w] = i
-                end_of[w] = j
-                if i < j:
-                    low = min(low, i)
-                    high = max(high, j)
-            for s in range(lanes[lane, 5], lanes[lane, 6]):
-                lift(
-                    states[s, 0],
-                    states[s, 1],
-                    low,
-                    high,
-                    buf,
-                    floats,
-                    rows,
-                    lane_rows,
-                    first_value + states[s, 2],
-                    first_value + states[s, 3],
-                    states[s, 4],
-                    sf,
-                    si,
-                )
-            for w in range(lanes[lane, 3], lanes[lane, 4]):
-                i = begin_of[w]
-                j = end_of[w]
-                total = j - i
-                m = 0
-                if fold_at < folds.shape[0] and folds[fold_at, 0] == w and i < j:
-                    m = leaves(i, j, t, windows[w, 5], windows[w, 6], ids, pops, levels)
-                has_request = asked and windows[w, 4] != 0
-                if has_request:
-                    total += 1
-                    if fold_at < folds.shape[0] and folds[fold_at, 0] == w:
-                        last = spread(t[j - 1], windows[w, 5], windows[w, 6]) if i < j else 0
-                        append_request(m, last, spread(q[n], windows[w, 5], windows[w, 6]), pops, ids, levels)
-                        m += 1
-                while pick_at < picks.shape[0] and picks[pick_at, 0] == w:
-                    pick_one(
-                        picks[pick_at],
-                        n,
-                        q[n],
-                        i,
-                        j,
-                        total,
-                        has_request,
-                        t,
-                        rows,
-                        heaps,
-                        lane_rows,
-                        buf,
-                        own,
-                        width,
-                        first_mask,
-                        first_value,
-                        out_f,
-                        out_i,
-                        ok,
-                    )
-                    pick_at += 1
-                while fold_at < folds.shape[0] and folds[fold_at, 0] == w:
-                    rx = 0.0
-                    rxi = 0
-                    ry = 0.0
-                    if has_request:
-                        state = states[folds[fold_at, 5]]
-                        rxi = own[n * width + first_value + state[2]]
-                        rx = float(rxi) if state[4] & 1 else own_floats[n * width + first_value + state[2]]
-                        ry = (
-                            float(own[n * width + first_value + state[3]])
-                            if state[4] & 2
-                            else own_floats[n * width + first_value + state[3]]
-                        )
-                    finish(
-                        folds[fold_at, 1],
-                        folds[fold_at, 2],
-                        ids,
-                        pops,
-                        m,
-                        sf,
-                        si,
-                        stack_f,
-                        stack_i,
-                        rx,
-                        rxi,
-                        ry,
-                        total,
-                        finals,
-                        folds[fold_at, 3],
-                        folds[fold_at, 4],
-                        params,
-                        out_f,
-                        out_i,
-                        ok,
-                        n,
-                    )
-                    fold_at += 1
-                while distinct_at < distincts.shape[0] and distincts[distinct_at, 0] == w:
-                    cell = first_value + distincts[distinct_at, 1]
-                    is_string = distincts[distinct_at, 2]
-                    different = distinct(buf, i, j, lane_rows, heaps, rows, cell, is_string, table)
-                    if has_request:
-                        size = 16
-                        while size < 2 * (j - i) + 2:
-                            size <<= 1
-                        value = own[n * width + cell]
-                        if is_string:
-                            different += unseen(
-                                request_heap,
-                                buf,
-                                0,
-                                value,
-                                lane_rows,
-                                heaps,
-                                rows,
-                                cell,
-                                is_string,
-                                table,
-                                size,
-                                -1,
-                            )
-                        else:
-                            different += unseen(
-                                buf, buf, 0, value, lane_rows, heaps, rows, cell, is_string, table, size, -1
-                            )
-                    o = distincts[distinct_at, 3]
-                    out_i[o, n] = different
-                    ok[o, n] = 1
-                    distinct_at += 1
+    indices = np.empty((6, n_most + spec[12] + 1), np.int64)
+    states = np.empty((spec[5], n_most), np.float64)
+    small = np.empty((8, spec[12] + 80), np.int64)
+    stack = np.empty((80, 4), np.float64)
+    for n in range(asks.shape[0]):
+        read_key(
+            buf,
+            asks[n, 0],
+            asks[n, 1],
+            asks[n, 2],
+            asks[n, 3],
+            asks[n, 4],
+            asks[n, 5],
+            asks[n, 6],
+            n,
+            request,
+            request_heap,
+            spec,
+            params,
+            out[n],
+            indices,
+            states,
+            small,
+            stack,
+        )
     return 0
 
 
-def leaves(i: int, j: int, t: I64, grid: int, shift: int, ids: I64, pops: U8, levels: I64) -> int:
-    """The program of rows [i, j), every row a piece."""
-    ids[0] = i
-    pops[0] = 0
-    depth = 0
-    previous = spread(t[i], grid, shift)
-    for r in range(i + 1, j):
-        v = spread(t[r], grid, shift)
-        d = bit_length(previous ^ v)
-        previous = v
-        n = 0
-        while depth > 0 and levels[depth - 1] <= d:
-            depth -= 1
+def read_one(
+    buf: I64r,
+    q: int,
+    as_of: int,
+    excludes: int,
+    high: int,
+    low: int,
+    request: I64x2,
+    request_heap: I64,
+    spec: I64,
+    params: F64,
+    out: I64,
+) -> int:
+    """`read_many` of one key whose chunks are all of `buf`."""
+    n_rows = check(buf, 0, buf.shape[0], spec)
+    if n_rows < 0:
+        return -1
+    indices = np.empty((6, n_rows + spec[12] + 1), np.int64)
+    states = np.empty((spec[5], n_rows), np.float64)
+    small = np.empty((8, spec[12] + 80), np.int64)
+    stack = np.empty((80, 4), np.float64)
+    read_key(
+        buf,
+        0,
+        buf.shape[0],
+        q,
+        as_of,
+        excludes,
+        high,
+        low,
+        0,
+        request,
+        request_heap,
+        spec,
+        params,
+        out,
+        indices,
+        states,
+        small,
+        stack,
+    )
+    return 0
+
+
+def read_key(
+    buf: I64r,
+    begin: int,
+    end: int,
+    q: int,
+    as_of: int,
+    excludes: int,
+    high: int,
+    low: int,
+    n: int,
+    request: I64x2,
+    request_heap: I64,
+    spec: I64,
+    params: F64,
+    out: I64,
+    indices: I64x2,
+    states: F64x2,
+    small: I64x2,
+    stack: F64x2,
+) -> None:
+    """The features of one key into `out`; the other arrays are scratch, as large as its rows."""
+    width, n_order, first_value = spec[1], spec[2], spec[3]
+    first_mask = n_order + 4
+    n_outputs = spec[13]
+    rows, heaps, lane_rows, t, ids, at = (
+        indices[0],
+        indices[1],
+        indices[2],
+        indices[3],
+        indices[4],
+        indices[5],
+    )
+    begins, ends, totals, levels, middle, asked = small[0], small[1], small[2], small[3], small[4], small[5]
+    pops = np.empty(ids.shape[0], np.uint8)
+    state = np.empty((spec[12], 4), np.float64)
+    floats = buf.view(np.float64)
+    own = request.reshape(request.shape[0] * request.shape[1])
+    own_at = n * width
+    out_f = out.view(np.float64)
+    integers = states.view(np.int64)
+    for o in range(n_outputs, out.shape[0]):
+        out[o] = 0
+    n_rows = gather(buf, begin, end, as_of, excludes, high, low, width, n_order, rows, heaps)
+    request_x = np.empty((1, 1), np.float64)
+    request_y = np.empty((1, 1), np.float64)
+    request_xi = np.empty((1, 1), np.int64)
+    nowhere = np.zeros((5, spec[12]), np.int64)
+    for lane in range(spec[6], spec[7], 11):
+        where, x, y = spec[lane], spec[lane + 1], spec[lane + 2]
+        m = 0
+        for r in range(n_rows):
+            if takes_part(buf, rows[r], first_mask, first_value, where, x, y):
+                lane_rows[m] = r
+                t[m] = buf[rows[r]]
+                m += 1
+        has_request = request.shape[0] > 0 and takes_part(own, own_at, first_mask, first_value, where, x, y)
+        n_windows = spec[lane + 4]
+        folds = spec[lane + 6] > spec[lane + 5]
+        earliest = m
+        newest = 0
+        used = 0
+        for w in range(n_windows):
+            window = spec[lane + 3] + 7 * w
+            stop = window_end(q, spec[window + 1], spec[window + 2], spec[window + 3])
+            j = first_from(t, 0, m, stop)
+            i = 0
+            if spec[window] >= 0:
+                i = first_from(t, 0, j, stop - spec[window])
+            begins[w] = i
+            ends[w] = j
+            at[w] = used
+            middle[w] = -1
+            asked[w] = has_request and spec[window + 4] != 0
+            totals[w] = j - i + asked[w]
+            if i < j:
+                earliest = min(earliest, i)
+                newest = max(newest, j)
+            if folds:
+                grid, shift = spec[window + 5], spec[window + 6]
+                if used + j - i + 1 > ids.shape[0]:
+                    # Programs of several windows together outgrow the scratch: keep what is there.
+                    ids = grown(ids, used + j - i + 1)
+                    pops = grown_bytes(pops, used + j - i + 1)
+                leaves(i, j, t, grid, shift, ids, pops, levels, used)
+                used += j - i
+                if asked[w]:
+                    difference = spread(t[j - 1], grid, shift) ^ spread(q, grid, shift) if i < j else -1
+                    schedule_request(at[w], used, difference, ids, pops, levels)
+                    used += 1
+        at[n_windows] = used
+        for p in range(spec[lane + 7], spec[lane + 8], 5):
+            pick_one(
+                spec[p],
+                spec[p + 1],
+                spec[p + 2],
+                spec[p + 3],
+                spec[p + 4],
+                q,
+                begins,
+                ends,
+                totals,
+                asked,
+                t,
+                rows,
+                heaps,
+                lane_rows,
+                buf,
+                own,
+                own_at,
+                first_mask,
+                first_value,
+                out,
+                out_f,
+                n_outputs,
+            )
+        for s in range(spec[lane + 5], spec[lane + 6], 7):
+            x_cell, y_cell = first_value + spec[s + 2], first_value + spec[s + 3]
+            lift(
+                spec[s],
+                spec[s + 1],
+                earliest,
+                newest,
+                buf,
+                floats,
+                rows,
+                lane_rows,
+                x_cell,
+                y_cell,
+                spec[s + 4],
+                states,
+                integers,
+            )
+            if has_request:
+                request_x[0, 0] = as_float(own[own_at + x_cell], spec[s + 4] & 1)
+                request_y[0, 0] = as_float(own[own_at + y_cell], spec[s + 4] & 2)
+                request_xi[0, 0] = own[own_at + x_cell]
+            fold_block(
+                spec[s],
+                spec[s + 1],
+                states,
+                integers,
+                at,
+                middle,
+                n_windows,
+                ids,
+                pops,
+                stack,
+                stack.view(np.int64),
+                request_x,
+                request_xi,
+                request_y,
+                0,
+                nowhere,
+                0,
+                state,
+                state.view(np.int64),
+            )
+            for f in range(spec[s + 5], spec[s + 6], 4):
+                w, o, p = spec[f], spec[f + 2], spec[f + 3]
+                if not finish_one(
+                    spec[f + 1],
+                    state,
+                    state.view(np.int64),
+                    w,
+                    totals[w],
+                    params[p],
+                    params[p + 1],
+                    out_f,
+                    out,
+                    o,
+                ):
+                    out[n_outputs + (o >> 6)] |= 1 << (o & 63)
+        for d in range(spec[lane + 9], spec[lane + 10], 4):
+            w, cell, is_string, o = spec[d], first_value + spec[d + 1], spec[d + 2], spec[d + 3]
+            i, j = begins[w], ends[w]
+            table = np.empty(table_size(j - i), np.int64)
+            out[o] = distinct(buf, i, j, lane_rows, heaps, rows, cell, is_string, table)
+            if asked[w]:
+                value = own[own_at + cell]
+                if is_string:
+                    out[o] += unseen(
+                        request_heap,
+                        buf,
+                        0,
+                        value,
+                        lane_rows,
+                        heaps,
+                        rows,
+                        cell,
+                        1,
+                        table,
+                        table.shape[0],
+                        -1,
+                    )
+                else:
+                    out[o] += unseen(
+                        buf, buf, 0, value, lane_rows, heaps, rows, cell, 0, table, table.shape[0], -1
+                    )
+
+
+def gather(
+    buf: I64r,
+    begin: int,
+    end: int,
+    as_of: int,
+    excludes: int,
+    high: int,
+    low: int,
+    width: int,
+    n_order: int,
+    rows: I64,
+    heaps: I64,
+) -> int:
+    """Where each visible row and its heap begin; returns their number."""
+    n = 0
+    p = begin
+    while p < end:
+        heap = p + 4 + (buf[p + 2] & 0xFFFFFFFF) * width
+        for row in range(p + 4, heap, width):
+            if buf[row + n_order + 3] > as_of:
+                continue
+            if excludes and buf[row + n_order + 1] == high and buf[row + n_order + 2] == low:
+                continue
+            rows[n] = row
+            heaps[n] = heap
             n += 1
-        levels[depth] = d
-        depth += 1
-        ids[r - i] = r
-        pops[r - i] = n
-    return j - i
+        p = heap + buf[p + 3]
+    return n
+
+
+def first_from(t: I64, low: int, high: int, x: int) -> int:
+    """First position of [low, high) whose time is x or later."""
+    while low < high:
+        middle = (low + high) >> 1
+        if t[middle] < x:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def grown(a: I64, n: int) -> I64:
+    """A longer copy."""
+    b = np.empty(2 * n, np.int64)
+    b[: a.shape[0]] = a
+    return b
+
+
+def grown_bytes(a: U8, n: int) -> U8:
+    """A longer copy."""
+    b = np.empty(2 * n, np.uint8)
+    b[: a.shape[0]] = a
+    return b
+
+
+def leaves(i: int, j: int, t: I64, grid: int, shift: int, ids: I64, pops: U8, levels: I64, at: int) -> None:
+    """The program of rows [i, j), every row a piece, written from `at` on."""
+    depth = 0
+    previous = 0
+    for r in range(i, j):
+        v = spread(t[r], grid, shift)
+        ids[at + r - i] = r
+        depth = schedule(previous ^ v if r > i else -1, at + r - i, depth, pops, levels)
+        previous = v
 
 
 def pick_one(
-    pick: I64,
-    n: int,
+    w: int,
+    kind: int,
+    o: int,
+    column: int,
+    is_string: int,
     q: int,
-    i: int,
-    j: int,
-    total: int,
-    has_request: bool,
+    begins: I64,
+    ends: I64,
+    totals: I64,
+    asked: I64,
     t: I64,
     rows: I64,
     heaps: I64,
     lane_rows: I64,
-    buf: I64,
-    own: I64,
-    width: int,
+    buf: I64r,
+    own: I64r,
+    own_at: int,
     first_mask: int,
     first_value: int,
+    out: I64,
     out_f: F64,
-    out_i: I64,
-    ok: U8,
+    n_outputs: int,
 ) -> None:
     """Count, first, last or time since last. A string comes out as the word where it stands, the request's
     own as -2."""
-    kind = pick[1]
-    o = pick[2]
-    column = pick[3]
-    ok[o, n] = total > 0
-    out_i[o, n] = 0
+    i, j = begins[w], ends[w]
+    out[o] = 0
+    good = totals[w] > 0
     if kind == 0:
-        out_i[o, n] = total
-        ok[o, n] = 1
-    elif total > 0:
-        from_request = has_request and (kind != 1 or i == j)
+        out[o] = totals[w]
+        good = True
+    elif good:
+        from_request = asked[w] != 0 and (kind != 1 or i == j)
         if kind == 3:
-            out_f[o, n] = 0.0 if from_request else (q - t[j - 1]) / 1e6
+            out_f[o] = 0.0 if from_request else (q - t[j - 1]) / 1e6
         elif from_request:
-            ok[o, n] = present(own, n * width, first_mask, column)
-            out_i[o, n] = -2 if pick[4] else own[n * width + first_value + column]
+            good = present(own, own_at, first_mask, column)
+            out[o] = -2 if is_string else own[own_at + first_value + column]
         else:
             r = lane_rows[i if kind == 1 else j - 1]
-            ok[o, n] = present(buf, rows[r], first_mask, column)
-            if ok[o, n]:
-                out_i[o, n] = buf[rows[r] + first_value + column] + (heaps[r] if pick[4] else 0)
+            good = present(buf, rows[r], first_mask, column)
+            if good:
+                out[o] = buf[rows[r] + first_value + column] + (heaps[r] if is_string else 0)
+    if not good:
+        out[n_outputs + (o >> 6)] |= 1 << (o & 63)
+
+
+def as_float(word: int, is_integer: int) -> float:
+    """A value word as a number: from an integer, or from a float's bits, which the compiled module reinterprets."""
+    return float(word) if is_integer else float(np.int64(word).view(np.float64))

@@ -1,23 +1,22 @@
-"""Windows of many queries over many keys' rows, offline. Queries come sorted by (key, q); results go to their
-own places.
+"""Windows of many queries over many keys' rows, offline. Queries come, and results go, sorted by (key, q).
 
-A *lane* is the rows that some aggregates see: where the filter holds and the column is not null. Everything
-here is about one lane.
+A *lane* is the rows that some aggregates see: where the filter holds and the column is not null. `sweep`
+computes one window of
+one lane, in blocks of queries: first the pieces of every query of the block, then fold after fold over the block.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from volano.kernels.arrays import F64, I32, I64, U8
+from volano.kernels.arrays import F64, I32, I64, U8, F64x2, I32x2, I64x2, U8x2
 from volano.kernels.source.bits import spread
-from volano.kernels.source.folds import finish
-from volano.kernels.source.trie import append_request, climb, cut
+from volano.kernels.source.folds import finish, fold_block
+from volano.kernels.source.trie import climb, cut, schedule_request
 
-ENTRY = {
-    "sweep": "i i II I I I I I I U i U WW II i i II II II FF II II WW U FF II FF II FF II i FF II UU -> i",
-    "latest": "i i II I I I I I i i i i I -> i",
-}
+ENTRY = ("sweep", "latest")
+
+BLOCK = 512
 
 
 def seek(t: I64, a: int, b: int, x: int) -> int:
@@ -67,7 +66,7 @@ def window_end(q: int, offset: int, every: int, delay: int) -> int:
 def latest(
     n0: int,
     n1: int,
-    queries: I64,
+    queries: I64x2,
     starts: I64,
     t: I64,
     visible_from: I64,
@@ -121,7 +120,7 @@ def count_row(code: int, sign: int, counts: I32) -> int:
 def sweep(
     n0: int,
     n1: int,
-    queries: I64,
+    queries: I64x2,
     starts: I64,
     t: I64,
     v: I64,
@@ -131,206 +130,254 @@ def sweep(
     plain: U8,
     has_trie: int,
     level: U8,
-    links: I32,
-    extremes: I64,
-    grid: int,
-    shift: int,
-    windows: I64,
-    folds: I64,
-    finals: I64,
-    params: F64,
-    picks: I64,
-    distincts: I64,
-    codes: I32,
+    links: I32x2,
+    extremes: I64x2,
+    window: I64,
+    folds: I64x2,
+    finals: I64x2,
+    params: F64x2,
+    picks: I64x2,
+    distincts: I64x2,
+    codes: I32x2,
     request_has: U8,
-    request_x: F64,
-    request_xi: I64,
-    request_y: F64,
-    request_codes: I64,
-    sf: F64,
-    si: I64,
+    request_x: F64x2,
+    request_xi: I64x2,
+    request_y: F64x2,
+    request_codes: I64x2,
+    sf: F64x2,
+    si: I64x2,
     longest: int,
-    out_f: F64,
-    out_i: I64,
-    ok: U8,
+    out_f: F64x2,
+    out_i: I64x2,
+    ok: U8x2,
 ) -> int:
-    """Every feature of one lane for the sorted queries [n0, n1).
+    """Every feature of one window of one lane for the sorted queries [n0, n1).
 
-    Args (in `kernels.windows` terms): `queries` rows are key, q, as_of, excluded lane row or -1, place of the
-    result; `links` rows are left, right, lo, hi, top, order; `extremes` rows are min/max visible_from,
-    min/max visible_until per node; `windows` columns are length (-1: whole past), offset, every, delay,
-    include_request; `folds`: window, fold, word, first final, end of finals; `finals`: code, output; `picks`:
-    window, 0 count | 1 first | 2 last | 3 since, output; `distincts`: window, row of `codes`, number of
-    codes, output.
+    Args (in `kernels.windows` terms): `queries` rows are key, q, as_of, excluded lane row or -1, the caller's
+    place; `links` and `extremes` come from `grow` and `grow_visibility`; `window` is length (-1: whole past),
+    offset, every, delay, include_request, grid, shift; `folds`: fold, word, first final, end of finals, row
+    of the request's values; `finals`: code, output; `picks`: 0 count | 1 first | 2 last | 3 since, output;
+    `distincts`: row of `codes`, number of codes, output, row of the request's codes.
     """
-    n_windows = windows.shape[0]
-    left, right, lo, hi, top = links[0], links[1], links[2], links[3], links[4]
-    size = longest + 80
+    size = max(longest + 80, 8 * BLOCK)
     ids = np.empty(size, np.int64)
     pops = np.empty(size, np.uint8)
     begins = np.empty(size, np.int64)
     ends = np.empty(size, np.int64)
+    at = np.zeros(BLOCK + 1, np.int64)
+    middle = np.empty(BLOCK, np.int64)
+    bounds = np.empty((BLOCK, 2), np.int64)
+    total = np.empty(BLOCK, np.int64)
+    asked = np.zeros(BLOCK, np.uint8)
     roots = np.empty(160, np.int64)
     spare = np.empty(160, np.int64)
     levels = np.empty(160, np.int64)
+    state_f = np.empty((BLOCK, 4), np.float64)
+    state_i = np.empty((BLOCK, 4), np.int64)
     stack_f = np.empty((160, 4), np.float64)
     stack_i = np.empty((160, 4), np.int64)
-    pi = np.zeros(n_windows, np.int64)
-    pj = np.zeros(n_windows, np.int64)
-    n_distincts = distincts.shape[0]
     widest = 0
-    for d in range(n_distincts):
-        widest = max(widest, distincts[d, 2])
-    counts = np.zeros((n_distincts, widest), np.int32)
-    held = np.zeros((n_distincts, 3), np.int64)
-    previous = -1
-    for n in range(n0, n1):
-        k = queries[0, n]
-        at = queries[4, n]
-        q = queries[1, n]
-        seen = queries[2, n]
-        without = queries[3, n]
-        if k != previous:
-            previous = k
-            for w in range(n_windows):
-                pi[w] = starts[k] if k >= 0 else 0
-                pj[w] = pi[w]
-        begin_key = starts[k] if k >= 0 else 0
-        end_key = starts[k + 1] if k >= 0 else 0
-        fold_at = 0
-        pick_at = 0
-        distinct_at = 0
-        for w in range(n_windows):
-            end = window_end(q, windows[w, 1], windows[w, 2], windows[w, 3])
-            if windows[w, 0] >= 0:
-                pi[w] = seek(t, pi[w], end_key, end - windows[w, 0])
-            else:
-                pi[w] = begin_key
-            pj[w] = seek(t, max(pj[w], pi[w]), end_key, end)
-            i = pi[w]
-            j = pj[w]
-            simple = True
+    for d in range(distincts.shape[0]):
+        widest = max(widest, distincts[d, 1])
+    counts = np.zeros((distincts.shape[0], widest), np.int32)
+    held = np.zeros((distincts.shape[0], 3), np.int64)
+    length, offset, every, delay = window[0], window[1], window[2], window[3]
+    previous = -2
+    i = 0
+    j = 0
+    n = n0
+    while n < n1:
+        count = 0
+        used = 0
+        while count < BLOCK and n + count < n1:
+            k = queries[0, n + count]
+            q = queries[1, n + count]
+            seen = queries[2, n + count]
+            without = queries[3, n + count]
+            end_key = 0
+            if k >= 0:
+                end_key = starts[k + 1]
+            if k != previous:
+                previous = k
+                i = starts[k] if k >= 0 else 0
+                j = i
+            end = window_end(q, offset, every, delay)
+            if length >= 0:
+                i = seek(t, i, end_key, end - length)
+            j = seek(t, max(i, j), end_key, end)
+            # A simple query has at most 130 pieces, any other at most one per row; the first of a block always fits.
+            simple = window[4] == 0 and without < 0 and (i == j or plain[k] != 0)
+            if used + (min(j - i, 140) if simple else j - i) + 2 > size:
+                break
+            last = j
+            m = used
+            general = False
+            whole = used
             if i < j:
-                if plain[k]:
-                    if visible_from[j - 1] > seen:
-                        j = seek_back(visible_from, i, j, seen)
-                else:
-                    simple = False
-                if i <= without < j:
-                    simple = False
-            has_request = windows[w, 4] != 0 and request_has[at] != 0
-            m = 0
-            first = i
-            last = j - 1
-            total = j - i
-            if simple and not has_request:
-                if has_trie and i < j:
-                    m = cut(i, j, v, level, left, right, lo, hi, top, ids, pops, spare)
-            elif i < j:
+                if plain[k] and visible_from[j - 1] > seen:
+                    last = seek_back(visible_from, i, j, seen)
+                general = i <= without < last or window[4] != 0
+                if not plain[k] and not general:
+                    m, whole = cut(i, j, v, level, links, ids, used, spare)
+                    for p in range(used, m):
+                        node = ids[p]
+                        if extremes[1, node] > seen or extremes[2, node] <= seen:
+                            general = True
+                            break
+                elif has_trie and not general and i < last:
+                    m, whole = cut(i, last, v, level, links, ids, used, spare)
+            n_rows = last - i
+            first_row = i
+            if general:
                 m = climb(
                     i,
                     j,
                     v,
                     level,
-                    left,
-                    right,
-                    lo,
-                    hi,
-                    top,
-                    seen,
-                    without,
-                    extremes[0],
-                    extremes[1],
-                    extremes[2],
-                    extremes[3],
+                    links,
+                    extremes,
                     visible_from,
                     visible_until,
+                    seen,
+                    without,
                     ids,
                     pops,
                     begins,
                     ends,
+                    used,
                     roots,
                     spare,
                     levels,
                 )
-                total = 0
-                for p in range(m):
-                    total += ends[p] - begins[p]
-                if m > 0:
-                    first = begins[0]
-                    last = ends[m - 1] - 1
-            n_rows = total
-            if has_request:
-                append_request(m, v[last] if total > 0 else 0, spread(q, grid, shift), pops, ids, levels)
+                n_rows = 0
+                for p in range(used, m):
+                    n_rows += ends[p] - begins[p]
+                if m > used:
+                    first_row = begins[used]
+                    last = ends[m - 1]
+            asked[count] = 0
+            if window[4] != 0 and request_has[queries[4, n + count]] != 0:
+                difference = v[last - 1] ^ spread(q, window[5], window[6]) if n_rows > 0 else -1
+                schedule_request(used, m, difference, ids, pops, levels)
                 m += 1
                 n_rows += 1
-            while pick_at < picks.shape[0] and picks[pick_at, 0] == w:
-                kind = picks[pick_at, 1]
-                o = picks[pick_at, 2]
-                ok[o, at] = n_rows > 0
-                if kind == 0:
-                    out_i[o, at] = n_rows
-                    ok[o, at] = 1
-                elif n_rows == 0:
-                    out_i[o, at] = -1 if kind < 3 else 0
-                elif kind == 1:
-                    out_i[o, at] = rows[first] if total > 0 else -2
-                elif kind == 2:
-                    out_i[o, at] = -2 if has_request else rows[last]
-                else:
-                    out_f[o, at] = 0.0 if has_request else (q - t[last]) / 1e6
-                pick_at += 1
-            while fold_at < folds.shape[0] and folds[fold_at, 0] == w:
-                rx = 0.0
-                rxi = 0
-                ry = 0.0
-                if has_request:
-                    rx = request_x[fold_at, at]
-                    rxi = request_xi[fold_at, at]
-                    ry = request_y[fold_at, at]
-                finish(
-                    folds[fold_at, 1],
-                    folds[fold_at, 2],
-                    ids,
-                    pops,
-                    m,
-                    sf,
-                    si,
-                    stack_f,
-                    stack_i,
-                    rx,
-                    rxi,
-                    ry,
-                    n_rows,
-                    finals,
-                    folds[fold_at, 3],
-                    folds[fold_at, 4],
-                    params,
-                    out_f,
-                    out_i,
-                    ok,
-                    at,
-                )
-                fold_at += 1
-            while distinct_at < n_distincts and distincts[distinct_at, 0] == w:
-                row = codes[distincts[distinct_at, 1]]
-                c = counts[distinct_at]
-                h = held[distinct_at]
-                slide(row, c, h, i, j)
-                different = h[2]
-                if not simple or has_request:
+                asked[count] = 1
+                general = True
+            at[count] = used
+            middle[count] = -1 if general else whole
+            total[count] = n_rows
+            bounds[count, 0] = first_row
+            bounds[count, 1] = last
+            for d in range(distincts.shape[0]):
+                slide(codes[distincts[d, 0]], counts[d], held[d], i, j)
+                different = held[d, 2]
+                if general:
+                    stop = m - asked[count]
                     different = without_hidden(
-                        row, c, different, i, j, m - (1 if has_request else 0), begins, ends
+                        codes[distincts[d, 0]], counts[d], different, i, j, used, stop, begins, ends
                     )
-                    if has_request:
-                        code = request_codes[distinct_at, at]
-                        if code < 0 or not occurs(row, code, total, m - 1, begins, ends, c, i, j):
+                    if asked[count]:
+                        code = request_codes[distincts[d, 3], queries[4, n + count]]
+                        if code < 0 or not occurs(codes[distincts[d, 0]], code, used, stop, begins, ends):
                             different += 1
-                o = distincts[distinct_at, 3]
-                out_i[o, at] = different
-                ok[o, at] = 1
-                distinct_at += 1
+                elif last < j:
+                    begins[used] = i
+                    ends[used] = last
+                    stop = used + 1 if last > i else used
+                    different = without_hidden(
+                        codes[distincts[d, 0]], counts[d], different, i, j, used, stop, begins, ends
+                    )
+                out_i[distincts[d, 2], n + count] = different
+                ok[distincts[d, 2], n + count] = 1
+            used = m
+            count += 1
+        at[count] = used
+        for p in range(picks.shape[0]):
+            pick_block(
+                picks[p, 0],
+                n,
+                count,
+                queries,
+                rows,
+                t,
+                total,
+                bounds,
+                asked,
+                out_f[picks[p, 1]],
+                out_i[picks[p, 1]],
+                ok[picks[p, 1]],
+            )
+        for f in range(folds.shape[0]):
+            request_row = folds[f, 4]
+            fold_block(
+                folds[f, 0],
+                folds[f, 1],
+                sf,
+                si,
+                at,
+                middle,
+                count,
+                ids,
+                pops,
+                stack_f,
+                stack_i,
+                request_x,
+                request_xi,
+                request_y,
+                request_row,
+                queries,
+                n,
+                state_f,
+                state_i,
+            )
+            for g in range(folds[f, 2], folds[f, 3]):
+                finish(
+                    finals[g, 0],
+                    state_f,
+                    state_i,
+                    total,
+                    count,
+                    params[g, 0],
+                    params[g, 1],
+                    out_f[finals[g, 1]],
+                    out_i[finals[g, 1]],
+                    ok[finals[g, 1]],
+                    n,
+                )
+        n += count
     return 0
+
+
+def pick_block(
+    kind: int,
+    n: int,
+    count: int,
+    queries: I64x2,
+    rows: I64,
+    t: I64,
+    total: I64,
+    bounds: I64x2,
+    asked: U8,
+    out_f: F64,
+    out_i: I64,
+    ok: U8,
+) -> None:
+    """Count, first, last or time since last of a block; a row comes out by the caller's number, -1 none, -2
+    the request's own."""
+    for b in range(count):
+        n_rows = total[b] - asked[b]
+        ok[n + b] = total[b] > 0
+        if kind == 0:
+            out_i[n + b] = total[b]
+            ok[n + b] = 1
+        elif total[b] == 0:
+            out_i[n + b] = -1 if kind < 3 else 0
+        elif kind == 1:
+            out_i[n + b] = rows[bounds[b, 0]] if n_rows > 0 else -2
+        elif kind == 2:
+            out_i[n + b] = -2 if asked[b] else rows[bounds[b, 1] - 1]
+        else:
+            out_f[n + b] = 0.0 if asked[b] else (queries[1, n + b] - t[bounds[b, 1] - 1]) / 1e6
 
 
 def slide(row: I32, counts: I32, held: I64, i: int, j: int) -> None:
@@ -353,31 +400,26 @@ def slide(row: I32, counts: I32, held: I64, i: int, j: int) -> None:
 
 
 def without_hidden(
-    row: I32, counts: I32, different: int, i: int, j: int, m: int, begins: I64, ends: I64
+    row: I32, counts: I32, different: int, i: int, j: int, p0: int, p1: int, begins: I64, ends: I64
 ) -> int:
-    """The number of different values among the pieces, from the counts of all rows [i, j)."""
-    at = i
-    for p in range(m + 1):
-        stop = begins[p] if p < m else j
-        for r in range(at, stop):
-            different += count_row(row[r], -1, counts)
-        at = ends[p] if p < m else j
-    at = i
-    for p in range(m + 1):
-        stop = begins[p] if p < m else j
-        for r in range(at, stop):
-            counts[row[r]] += 1
-        at = ends[p] if p < m else j
+    """The number of different values among pieces [p0, p1), from the counts of all rows [i, j)."""
+    for sign in (-1, 1):
+        r = i
+        for p in range(p0, p1 + 1):
+            stop = begins[p] if p < p1 else j
+            while r < stop:
+                change = count_row(row[r], sign, counts)
+                if sign < 0:
+                    different += change
+                r += 1
+            if p < p1:
+                r = ends[p]
     return different
 
 
-def occurs(
-    row: I32, code: int, total: int, m: int, begins: I64, ends: I64, counts: I32, i: int, j: int
-) -> bool:
-    """Whether a visible row has this code."""
-    if counts[code] == 0:
-        return False
-    for p in range(m):
+def occurs(row: I32, code: int, p0: int, p1: int, begins: I64, ends: I64) -> bool:
+    """Whether a row of pieces [p0, p1) has this code."""
+    for p in range(p0, p1):
         for r in range(begins[p], ends[p]):
             if row[r] == code:
                 return True

@@ -1,0 +1,373 @@
+"""The feature kernel against DuckDB and against a raw get, on this machine.
+
+    python benchmarks/features.py --json FILE [--only CASE ...]
+
+Both sides take Arrow tables in memory and give Arrow tables, use 2 threads, and are compared in the same run. Times
+are medians of three runs after one that warms up, ours and theirs in turn. `ours_peak_mb` is the peak of the whole
+process before the baseline runs, inputs included.
+
+Biased towards us: events are numbers of one table, keys are integers, and compilation, paid once per machine, is not
+counted. Biased towards DuckDB: `windows-late` lets it ignore when rows became known, which its window functions cannot
+express.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+THREADS = 2
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
+SPAN = 30 * DAY
+WINDOWS = {"1h": HOUR, "6h": 6 * HOUR, "1d": DAY, "7d": 7 * DAY}
+ORIGIN = 1_700_000_000_000_000
+
+
+def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
+    """Median seconds and the last result."""
+    result = work()
+    seconds = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        result = work()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds), result
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def duck() -> Any:
+    import duckdb
+
+    con = duckdb.connect(config={"threads": THREADS})
+    con.execute("SET preserve_insertion_order = false")
+    return con
+
+
+# --- point-in-time join ---------------------------------------------------------------------------------------
+
+
+def as_of(rows: int) -> dict[str, Any]:
+    """2 views × 15 float features, the newest value before each query, against ASOF JOIN."""
+    from volano.kernels.features import WindowFeature
+    from volano.kernels.windows import compute_tables
+
+    rng = np.random.default_rng(1)
+    keys = rows // 100
+    views = [
+        pa.table(
+            {
+                "k": rng.integers(0, keys, rows),
+                "t": ORIGIN + rng.integers(0, SPAN, rows),
+                **{f"v{n}_{c}": rng.normal(size=rows) for c in range(15)},
+            }
+        )
+        for n in range(2)
+    ]
+    spine = pa.table(
+        {"k": rng.integers(0, keys, rows), "q": ORIGIN + rng.integers(0, SPAN, rows), "row": np.arange(rows)}
+    )
+
+    def ours() -> pa.Table:
+        out = spine
+        for n, view in enumerate(views):
+            features = [WindowFeature(f"v{n}_{c}", "last", f"v{n}_{c}") for c in range(15)]
+            out = compute_tables(features, view, out, key="k", event_time="t", threads=THREADS)
+        return out
+
+    con = duck()
+    con.register("spine", spine)
+    for n, view in enumerate(views):
+        con.register(f"view{n}", view)
+    columns = ", ".join(f"view{n}.v{n}_{c}" for n in range(2) for c in range(15))
+    sql = f"""SELECT spine.k, spine.q, spine.row, {columns} FROM spine
+        ASOF LEFT JOIN view0 ON spine.k = view0.k AND spine.q > view0.t
+        ASOF LEFT JOIN view1 ON spine.k = view1.k AND spine.q > view1.t"""
+    ours_s, mine = timed(ours)
+    peak = peak_mb()
+    baseline_s, theirs = timed(lambda: con.execute(sql).to_arrow_table())
+    theirs = theirs.sort_by("row")
+    # Random instants of 30 days tie within a key once in some runs; a tie is any row's, so they are left out.
+    untied = _untied(views, spine)
+    for n in range(2):
+        for c in range(15):
+            a = mine[f"v{n}_{c}"].to_numpy()[untied]
+            b = theirs[f"v{n}_{c}"].to_numpy()[untied]
+            assert np.array_equal(a, b, equal_nan=True), (n, c)
+    return {
+        "rows": rows,
+        "ours_s": ours_s,
+        "baseline": "DuckDB ASOF JOIN",
+        "baseline_s": baseline_s,
+        "ours_peak_mb": peak,
+    }
+
+
+def _untied(views: list[pa.Table], spine: pa.Table) -> np.ndarray:
+    bad = set()
+    for view in views:
+        pairs = np.stack([view["k"].to_numpy(), view["t"].to_numpy()])
+        _, counts = (
+            np.unique(pairs, axis=1, return_counts=True) if len(view) <= 200_000 else (None, np.array([1]))
+        )
+        if counts.max() > 1:
+            found, n = np.unique(pairs, axis=1, return_counts=True)
+            bad |= set(found[0, n > 1].tolist())
+    keys = spine["k"].to_numpy()
+    return ~np.isin(keys, list(bad)) if bad else np.ones(len(keys), bool)
+
+
+# --- windows --------------------------------------------------------------------------------------------------
+
+
+def window_data(rows: int, keys: int, late: float, seed: int = 2) -> tuple[pa.Table, pa.Table]:
+    rng = np.random.default_rng(seed)
+    t = ORIGIN + rng.integers(0, SPAN, rows)
+    seen = t + np.where(rng.random(rows) < late, rng.exponential(2 * HOUR, rows).astype(np.int64), 0)
+    events = pa.table(
+        {"k": rng.integers(0, keys, rows), "t": t, "x": rng.normal(100, 30, rows), "seen": seen}
+    )
+    spine = pa.table(
+        {"k": rng.integers(0, keys, rows), "q": ORIGIN + rng.integers(0, SPAN, rows), "row": np.arange(rows)}
+    )
+    return events, spine
+
+
+def windows(rows: int, keys: int, late: float = 0.0) -> dict[str, Any]:
+    """4 windows × (sum, count, mean, max) against DuckDB's window functions."""
+    from volano.kernels.features import WindowFeature
+    from volano.kernels.windows import compute_tables
+
+    events, spine = window_data(rows, keys, late)
+    features = [
+        WindowFeature(f"{a}_{name}", a, "x", window_us=w)
+        for name, w in WINDOWS.items()
+        for a in ("sum", "count", "mean", "max")
+    ]
+    visibility: dict[str, Any] = {"visible_from": "seen", "as_of": "q"} if late else {}
+
+    def ours() -> pa.Table:
+        return compute_tables(
+            features, events, spine, key="k", event_time="t", at="q", threads=THREADS, **visibility
+        )
+
+    con = duck()
+    con.register("events", events)
+    con.register("spine", spine)
+    frames = ", ".join(
+        f"w{n} AS (PARTITION BY k ORDER BY t RANGE BETWEEN {w} PRECEDING AND 1 PRECEDING)"
+        for n, w in WINDOWS.items()
+    )
+    columns = ", ".join(
+        f"sum(x) OVER w{n} sum_{n}, count(x) OVER w{n} count_{n}, avg(x) OVER w{n} mean_{n}, max(x) OVER w{n} max_{n}"
+        for n in WINDOWS
+    )
+    sql = f"""SELECT * FROM (
+        SELECT row, {columns}
+        FROM (SELECT k, t, x, NULL::BIGINT AS row FROM events UNION ALL SELECT k, q, NULL, row FROM spine) WINDOW {frames}
+    ) WHERE row IS NOT NULL"""
+    ours_s, mine = timed(ours)
+    peak = peak_mb()
+    baseline_s, theirs = timed(lambda: con.execute(sql).to_arrow_table(), repeats=1)
+    if late:
+        _compare_late(mine, events, spine)
+    else:
+        _compare(mine, theirs.sort_by("row"))
+    return {
+        "rows": rows,
+        "keys": keys,
+        "ours_s": ours_s,
+        "baseline": "DuckDB window functions",
+        "baseline_s": baseline_s,
+        "ours_peak_mb": peak,
+    }
+
+
+def _compare(mine: pa.Table, theirs: pa.Table) -> None:
+    for n in WINDOWS:
+        for a in ("count", "max", "sum", "mean"):
+            x = mine[f"{a}_{n}"].to_numpy()
+            y = theirs[f"{a}_{n}"].to_numpy()
+            if a in ("count", "max"):
+                assert np.array_equal(x, y, equal_nan=True), (a, n)
+            else:
+                assert np.allclose(x, y, rtol=1e-9, atol=1e-6, equal_nan=True), (a, n)
+
+
+def _compare_late(mine: pa.Table, events: pa.Table, spine: pa.Table) -> None:
+    """A sample against DuckDB's bitemporal range join."""
+    sample = spine.slice(0, 500 if len(events) <= 10**6 else 100)
+    con = duck()
+    con.register("events", events)
+    con.register("sample", sample)
+    for n, w in WINDOWS.items():
+        theirs = con.execute(f"""SELECT s.row, sum(x) AS sum_{n}, count(x) AS count_{n}, avg(x) AS mean_{n}, max(x) AS max_{n}
+            FROM sample s LEFT JOIN events e ON e.k = s.k AND e.t >= s.q - {w} AND e.t < s.q AND e.seen <= s.q
+            GROUP BY s.row ORDER BY s.row""").to_arrow_table()
+        for a in ("count", "max", "sum", "mean"):
+            x, y = mine[f"{a}_{n}"].slice(0, len(sample)).to_numpy(), theirs[f"{a}_{n}"].to_numpy()
+            assert np.allclose(x, y, rtol=1e-9, atol=1e-6, equal_nan=True), (a, n)
+
+
+# --- online ---------------------------------------------------------------------------------------------------
+
+
+def online(n_keys: int) -> dict[str, Any]:
+    """16 windowed features of 1 or 100 keys from packed chunks, against a raw LMDB get of the same bytes."""
+    import tempfile
+
+    import lmdb
+
+    from volano.kernels.chunks import ChunkLayout, ChunkReader, chunk_number, chunk_numbers, chunk_span_us
+    from volano.kernels.features import WindowFeature
+    from volano.kernels.history import History
+    from volano.kernels.windows import Queries, compute
+
+    keys, per_key = 1000, 100
+    rng = np.random.default_rng(3)
+    features = [
+        WindowFeature(f"{a}_{name}", a, "x", window_us=w)
+        for name, w in WINDOWS.items()
+        for a in ("sum", "count", "mean", "max")
+    ]
+    layout = ChunkLayout(b"benchmrk", (("x", "float64"),))
+    span = chunk_span_us(features, 0)
+    q = ORIGIN + SPAN
+    k = np.repeat(np.arange(keys), per_key)
+    t = q - rng.integers(1, SPAN, keys * per_key)
+    ids = np.stack([np.zeros(len(t), np.uint64), np.arange(len(t), dtype=np.uint64)], axis=1)
+    x = pa.array(rng.normal(100, 30, len(t)))
+    packed = layout.encode(t, ids, t, {"x": x})
+    names = list(zip(k.tolist(), chunk_number(t, span).tolist(), strict=True))
+    place = {name: n for n, name in enumerate(dict.fromkeys(names))}
+    merged = layout.merge([b""] * len(place), packed, [place[name] for name in names])
+    with tempfile.TemporaryDirectory() as folder:
+        env = lmdb.open(folder, map_size=1 << 30, subdir=True)
+        with env.begin(write=True) as txn:
+            for (key, number), chunk in zip(place, merged, strict=True):
+                txn.put(key.to_bytes(8, "big") + number.to_bytes(8, "big"), chunk)
+        reader = ChunkReader(features, layout)
+        numbers = [n.to_bytes(8, "big") for n in chunk_numbers(features, span, q)]
+        prefixes = [key.to_bytes(8, "big") for key in range(keys)]
+        txn = env.begin(buffers=True)
+
+        def get(key: int) -> list[Any]:
+            prefix = prefixes[key]
+            return [c for n in numbers if (c := txn.get(prefix + n)) is not None]
+
+        def ours(first: int) -> Any:
+            if n_keys == 1:
+                return reader.read(get(first), q)
+            return reader.read_many([get(first + n) for n in range(n_keys)], [q] * n_keys)
+
+        def raw(first: int) -> Any:
+            return [get(first + n) for n in range(n_keys)]
+
+        ours_s, baseline_s = (_each(work, keys - n_keys + 1) for work in (ours, raw))
+        peak = peak_mb()
+        wanted = compute(
+            features,
+            History.build(k, t, columns={"x": x}, row_id=ids),
+            Queries(np.arange(n_keys), np.full(n_keys, q)),
+        )
+        found = [ours(0)] if n_keys == 1 else ours(0)
+        assert [list(row) for row in zip(*(wanted[f.name].to_pylist() for f in features), strict=True)] == [
+            list(row) for row in found
+        ]
+    return {
+        "rows": n_keys,
+        "rows_per_key": per_key,
+        "ours_s": ours_s,
+        "baseline": "raw LMDB get",
+        "baseline_s": baseline_s,
+        "rows_s": n_keys / ours_s,
+        "ours_peak_mb": peak,
+    }
+
+
+def _each(work: Callable[[int], Any], n: int) -> float:
+    """Median seconds of one call, over different keys."""
+    rng = np.random.default_rng(4)
+    firsts = rng.integers(0, n, 3000 if n > 950 else 500).tolist()
+    for first in firsts[:200]:
+        work(first)
+    seconds = []
+    for first in firsts:
+        begin = time.perf_counter()
+        work(first)
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+CASES: dict[str, Callable[[], dict[str, Any]]] = {
+    "asof-100k": lambda: as_of(100_000),
+    "asof-1m": lambda: as_of(1_000_000),
+    "windows-1m": lambda: windows(1_000_000, 10_000),
+    "windows-late": lambda: windows(1_000_000, 10_000, late=0.05),
+    "windows-hot": lambda: windows(1_000_000, 10),
+    "online-1": lambda: online(1),
+    "online-100": lambda: online(100),
+}
+
+
+def measure(name: str, queue: Any) -> None:
+    """Run one case in this process."""
+    from volano.kernels.compiled import warm
+
+    warm()
+    result = CASES[name]()
+    queue.put({"case": name, **result, "ratio": result["ours_s"] / result["baseline_s"]})
+
+
+def main() -> int:
+    """Run the cases one after another, each in a process of its own."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="where to write the list of results")
+    parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES))
+    asked = parser.parse_args()
+    import duckdb
+    import numba
+
+    print(
+        f"{platform.processor() or platform.machine()}, {multiprocessing.cpu_count()} cores, Python {platform.python_version()}, "
+        f"numpy {np.__version__}, numba {numba.__version__}, pyarrow {pa.__version__}, duckdb {duckdb.__version__}"
+    )
+    context = multiprocessing.get_context("spawn")
+    results = []
+    for name in asked.only:
+        queue = context.Queue()
+        process = context.Process(target=measure, args=(name, queue))
+        process.start()
+        process.join()
+        if process.exitcode != 0:
+            print(f"{name}: failed")
+            return 1
+        results.append(queue.get())
+        r = results[-1]
+        print(
+            f"{name:14} ours {r['ours_s']:.6f} s   {r['baseline']} {r['baseline_s']:.6f} s   ratio {r['ratio']:.3f}   peak {r['ours_peak_mb']:.0f} MB"
+        )
+    if asked.json:
+        asked.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
