@@ -1,8 +1,8 @@
 """The applier: the single writer of online state. Decides what becomes of each record, stamps it, makes it visible.
 
-Order of a batch: fates → stamps → apply log, fsynced → one online transaction (chunks, index, cursor, sequence). A
-crash after the apply log is mended by `recover`, which applies the logged fates with the logged stamps: nothing is
-stamped twice.
+Order of a batch: fates → stamps → journal synced → apply log, fsynced → one online transaction (chunks, index,
+cursor, sequence). A crash after the apply log is mended by `recover`, which applies the logged fates with the logged
+stamps: nothing is stamped twice.
 """
 
 from __future__ import annotations
@@ -170,6 +170,8 @@ class Applier:
             for record, stamp in zip(records, stamps.take(len(records)), strict=True)
         )
         batch = ApplyBatch(self._sequence + 1, _ranges(entries), applied, stamps.last)
+        # An apply log that names bytes which a loss of power takes away could not be followed.
+        self._journal.sync({segment for segment, _, _ in batch.ranges})
         self._is_in_doubt = True
         self._apply_log.append(batch)
         self._write(batch, work)

@@ -129,6 +129,8 @@ def _problem(event: ReleaseEvent, serving: str | None, champions: Sequence[str])
     match event.outcome:
         case "released":
             return "" if event.evidence else "has no evidence"
+        case "applied":
+            return "" if event.champion == serving else "applies a bundle and yet changes the champion"
         case "refused":
             return "" if event.champion == serving else "refuses and yet changes the champion"
         case "rolled_back":

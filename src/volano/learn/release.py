@@ -20,6 +20,7 @@ from volano.values.instants import Instant
 RELEASED: Final = "released"
 REFUSED: Final = "refused"
 ROLLED_BACK: Final = "rolled_back"
+APPLIED: Final = "applied"
 
 Verify = Callable[[str], object]
 """Loads a model version by name and raises when it cannot be loaded (see `learn.train.load_version`)."""
@@ -63,7 +64,10 @@ def find_verdict(
 
 
 def champions(events: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:
-    """The releases in force, the serving one last: what a rollback goes back through."""
+    """The releases in force, the serving one last: what a rollback goes back through.
+
+    Each names the bundle that it was last bound to.
+    """
     standing: list[ReleaseEvent] = []
     for event in events:
         if event.outcome == RELEASED:
@@ -71,6 +75,9 @@ def champions(events: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:
         elif event.outcome == ROLLED_BACK:
             names = [release.champion for release in standing]
             del standing[names.index(event.champion) + 1 :]
+            standing[-1] = msgspec.structs.replace(standing[-1], bundle=event.bundle)
+        elif event.outcome == APPLIED:
+            standing[-1] = msgspec.structs.replace(standing[-1], bundle=event.bundle)
     return standing
 
 
@@ -85,8 +92,12 @@ def first_release(
     actor: str,
     reason: str,
     evidence: Sequence[Evaluation],
+    bundle: str | None = None,
 ) -> ReleaseEvent:
     """The first version goes live. Its evidence is its own evaluation; there is no champion to compare with.
+
+    Args:
+        bundle: whose code it serves with; the one it was trained with when None.
 
     Raises:
         InvariantError: there is no evidence.
@@ -100,7 +111,7 @@ def first_release(
         champion=version.version,
         previous=None,
         first=version.version,
-        bundle=version.bundle,
+        bundle=bundle or version.bundle,
         at=at,
         actor=actor,
         reason=reason,
@@ -117,6 +128,7 @@ def release(
     reason: str,
     evidence: Sequence[Evaluation],
     verify: Verify,
+    bundle: str | None = None,
 ) -> ReleaseEvent:
     """The challenger replaces the champion.
 
@@ -124,6 +136,7 @@ def release(
         before: the newest transition.
         evidence: the comparison that it passed.
         verify: loads a version; both the challenger and the rollback target must load.
+        bundle: whose code it serves with; the one it was trained with when None.
 
     Raises:
         InvariantError: there is no evidence, or it compares with nothing.
@@ -143,7 +156,7 @@ def release(
         challenger=challenger.version,
         champion=challenger.version,
         previous=before.champion,
-        bundle=challenger.bundle,
+        bundle=bundle or challenger.bundle,
         at=at,
         actor=actor,
         reason=reason,
@@ -219,6 +232,22 @@ def rollback(
         actor=actor,
         reason=reason,
         evidence=tuple(evidence),
+    )
+
+
+def apply_bundle(before: ReleaseEvent, bundle: str, *, at: Instant, actor: str) -> ReleaseEvent:
+    """The champion goes on, with the code and policy of another bundle that computes the same inputs."""
+    return msgspec.structs.replace(
+        before,
+        release_id=_next_id(before),
+        outcome=APPLIED,
+        challenger=before.champion,
+        previous=before.champion,
+        bundle=bundle,
+        at=at,
+        actor=actor,
+        reason=f"Definitions were applied that keep its inputs: bundle {bundle[:12]} for {before.bundle[:12]}.",
+        evidence=(),
     )
 
 

@@ -7,7 +7,7 @@ except `rebuild`, which is given the store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -187,6 +187,7 @@ def rebuild(
     sequence: int,
     cursor: dict[str, int],
     now: Instant | None = None,
+    built: Collection[str] = (),
 ) -> int:
     """Fill an empty online store from the lake: chunks, index of events, decisions and shadow scores, position.
 
@@ -196,6 +197,7 @@ def rebuild(
         stamp, sequence: of the newest batch that every table of the lake holds.
         cursor: how far that batch had read the journal.
         now: leaves out what no window can reach any more.
+        built: hashes of the groups whose chunks, as of `stamp`, are there already.
 
     Returns:
         How many keys were written.
@@ -208,6 +210,8 @@ def rebuild(
         n_keys += len(puts)
 
     for group in groups:
+        if group.hash in built:
+            continue
         for part in backfill.chunks(group, now=now, stamp=stamp):
             write(part.puts)
     for source in project.sources:

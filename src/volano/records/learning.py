@@ -97,7 +97,7 @@ class ReleaseEvent(msgspec.Struct, frozen=True):
     """One transition of a release: an entry of the ledger, never changed.
 
     Args:
-        outcome: released | refused | rolled_back.
+        outcome: released | refused | rolled_back | applied (the champion goes on with another bundle).
         champion: the version that serves after it; `previous` before it.
         first: the first version ever released, which `keep_first` keeps in shadow.
         reason: one sentence a person understands; `evidence` the numbers behind it.

@@ -62,17 +62,27 @@ def put_applied(catalog: CatalogWriter, applied: Applied, *, expected: int) -> N
     Raises:
         ConflictError: somebody else applied in between; plan again.
     """
-    body = msgspec.json.encode(applied)
-    catalog.put(_KIND, _NAME, body, expected=expected)
-    catalog.append(
-        _STREAM, [msgspec.json.encode({"bundle": applied.bundle, "state": applied.state})], at=applied.at
-    )
+    catalog.put(_KIND, _NAME, msgspec.json.encode(applied), expected=expected)
+
+
+def note_applied(catalog: CatalogWriter, applied: Applied) -> None:
+    """Enter what is in force into the ledger; entered already, it is not entered again (a crash came in between)."""
+    body = msgspec.json.encode({"bundle": applied.bundle, "state": applied.state})
+    last = catalog.last_entry(_STREAM)
+    if last is None or last.body != body:
+        catalog.append(_STREAM, [body], at=applied.at)
 
 
 def put_definitions(catalog: CatalogWriter, bundle: str, project: CompiledProject) -> None:
     """Keep the definitions of a bundle, for ever; writing them again changes nothing."""
     if catalog.find(_DEFINITIONS, bundle) is None:
         catalog.put(_DEFINITIONS, bundle, msgspec.json.encode(project))
+
+
+def all_definitions(catalog: CatalogReader) -> list[CompiledProject]:
+    """The definitions of every bundle that was ever applied here."""
+    documents = catalog.documents(_DEFINITIONS)
+    return [msgspec.json.decode(document.body, type=CompiledProject) for document in documents]
 
 
 def get_definitions(catalog: CatalogReader, bundle: str) -> CompiledProject:

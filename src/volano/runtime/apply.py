@@ -1,6 +1,6 @@
 """Carrying out a plan: one step at a time, each remembered in the ledger, so that a crash resumes.
 
-State is built in an online store of its own, named by the plan, while the old one keeps serving; it is swapped in
+State is built in an online store of its own, named by the attempt, while the old one keeps serving; it is swapped in
 together with the definitions, in one compare-and-set.
 """
 
@@ -33,7 +33,8 @@ from volano.plan.steps import (
 from volano.protocols.clock import Clock
 from volano.protocols.reporter import Reporter
 from volano.records.handover import HandOver as PinnedHandOver
-from volano.runtime.applied import Applied, find_applied, put_applied, put_definitions
+from volano.runtime.applied import Applied, find_applied, note_applied, put_applied, put_definitions
+from volano.runtime.binding import needed_projects, rebind_releases
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
 from volano.runtime.rebuilding import as_of, fill
 from volano.runtime.stores import Stores
@@ -56,7 +57,10 @@ class Application:
         self._bundle = bundle
         self._clock = clock
         self._reporter = reporter
-        self._stream = f"plan/{plan.id}"
+        last = stores.apply_log.last()
+        # An attempt ends where something was applied in between: what it backfilled is of an older stamp.
+        self._attempt = f"{plan.id}-{0 if last is None else last.sequence}"
+        self._stream = f"plan/{self._attempt}"
         self._applied, self._revision = find_applied(stores.catalog)
 
     def run(self) -> Applied:
@@ -79,6 +83,8 @@ class Application:
             self._reporter.advanced(n, type(step).__name__)
         applied, _ = find_applied(self._stores.catalog)
         assert applied is not None
+        note_applied(self._stores.catalog, applied)
+        rebind_releases(self._stores.catalog, applied, at=self._clock.now())
         self._sweep(applied)
         self._reporter.finished(f"{len(self._plan.steps)} steps")
         return applied
@@ -111,10 +117,15 @@ class Application:
         return any(isinstance(step, PublishState) for step in self._plan.steps)
 
     @property
+    def _backfilled(self) -> set[str]:
+        """The groups whose backfill was a step of its own, and is done."""
+        return {step.group for step in self._plan.steps if isinstance(step, BackfillGroup)}
+
+    @property
     def _state(self) -> str:
         """The online store after this plan: a new one when state is published, else the present one."""
         if self._builds or self._applied is None:
-            return self._plan.id
+            return self._attempt
         return self._applied.state
 
     def _store_bundle(self, step: StoreBundle) -> str:
@@ -159,7 +170,8 @@ class Application:
         """The swap: complete the new store, then name it in the one document that everybody reads."""
         if self._builds or self._applied is None:
             online = self._stores.online(self._state)
-            fill(online, self._stores, self._plan.project, groups, self._functions(), self._handovers())
+            project, functions, handovers = self._plan.project, self._functions(), self._handovers()
+            fill(online, self._stores, project, groups, functions, handovers, built=self._backfilled)
         applied = Applied(
             bundle=self._plan.bundle if self._registers or self._applied is None else self._applied.bundle,
             project=self._plan.project,
@@ -172,10 +184,10 @@ class Application:
         return applied.state
 
     def _functions(self) -> BundleFunctions:
-        """The plan's functions first, then those of the bundle in force, for groups that are kept."""
+        """The plan's functions first, then those of the bundles that serve, for groups that are kept."""
         projects = [(self._plan.bundle, self._plan.project)]
         if self._applied is not None:
-            projects.append((self._applied.bundle, self._applied.project))
+            projects += needed_projects(self._stores.catalog, self._applied)
         return BundleFunctions(BundleShelf(self._stores.artifacts), projects)
 
     def _groups(self, hashes: Iterable[str]) -> tuple[StateGroup, ...]:

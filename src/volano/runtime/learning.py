@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
 import pyarrow as pa
 
 from volano.decide.serving import LoadedModel
@@ -11,12 +12,13 @@ from volano.errors import DefinitionError, NotReadyError, UnknownNameError
 from volano.learn import release as releases
 from volano.learn.checks import check_disjoint, check_labels_of, check_time_split
 from volano.learn.gate import Verdict, judge
-from volano.learn.train import label_numbers, train
+from volano.learn.train import get_version, label_numbers, train
 from volano.learn.training_set import TrainingSet, build, find_manifest, rolling_spans, store_manifest
 from volano.learn.training_set import load as load_set
 from volano.plan.definitions import CompiledGate
 from volano.protocols.reporter import Reporter
 from volano.records.learning import ModelVersion, ReleaseEvent
+from volano.runtime.binding import reads_same_inputs
 from volano.runtime.frames import Frames, inputs_of
 from volano.runtime.session import Session
 from volano.runtime.trainers import make_trainer
@@ -70,7 +72,7 @@ class Learner:
         rows = self._frames.decided(model, BEGINNING, spans.evaluation_until)
         history = self._frames.history(model)
         labels = self._frames.labels(model, label, cutoff)
-        day = format_instant(cutoff)[:10]
+        day = format_instant(cutoff).removesuffix("T00:00:00Z")
         parts = []
         for kind, since, until in (
             ("training", BEGINNING, spans.training_until),
@@ -137,7 +139,13 @@ class Learner:
                     mend="train again when more labels are mature; see `volano status`",
                 )
             event = releases.first_release(
-                decision, version, at=at, actor=actor, reason=verdict.reason, evidence=evidence
+                decision,
+                version,
+                at=at,
+                actor=actor,
+                reason=verdict.reason,
+                evidence=evidence,
+                bundle=self._bundle(decision, version),
             )
         elif verdict.passed:
             event = releases.release(
@@ -148,6 +156,7 @@ class Learner:
                 reason=verdict.reason,
                 evidence=evidence,
                 verify=self.verify,
+                bundle=self._bundle(decision, version),
             )
         else:
             event = releases.refuse(
@@ -177,13 +186,14 @@ class Learner:
         catalog = self._session.stores.catalog
         candidate = self.candidate(version)
         before = releases.current(catalog, decision)
-        if before is not None and force_reason is not None:
+        if before is not None and force_reason is not None and before.champion != version.version:
             verdict = self._verdict(self._gate(decision), before, candidate)
             evidence = () if verdict.evaluation is None else (verdict.evaluation,)
             reason = f"{force_reason} (forced; the gate said: {verdict.reason})"
             event = releases.release(
-                before, version, at=at, actor=actor, reason=reason, evidence=evidence, verify=self.verify
-            )
+                before, version, at=at, actor=actor, reason=reason, evidence=evidence, verify=self.verify,
+                bundle=self._bundle(decision, version),
+            )  # fmt: skip
             releases.append(catalog, event, after=before)
             self._session.refresh(decision)
             return event
@@ -196,6 +206,8 @@ class Learner:
         event = releases.rollback(
             releases.history(catalog, decision), at=at, actor=actor, reason=reason, verify=self.verify
         )
+        bundle = self._bundle(decision, get_version(catalog, event.champion), known=event.bundle)
+        event = msgspec.structs.replace(event, bundle=bundle)
         releases.append(catalog, event, after=before)
         self._session.refresh(decision)
         return event
@@ -214,6 +226,13 @@ class Learner:
     def verify(self, version: str) -> LoadedModel:
         """Load a version: digest and parity are checked."""
         return self._session.loader.model(version)
+
+    def _bundle(self, decision: str, version: ModelVersion, known: str | None = None) -> str:
+        """Whose code a version serves with: the bundle in force where it computes the same inputs."""
+        applied = self._session.applied
+        if reads_same_inputs(applied.project, decision, version):
+            return applied.bundle
+        return known or version.bundle
 
     def _gate(self, decision: str) -> CompiledGate:
         declared = self._session.applied.project.release_of(decision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from volano.compile.planner import plan
+from volano.compile.planner import author_columns, plan
 from volano.compile.project import compile_project
 from volano.compile.state import state_groups
 from volano.learn.release import champions, history
@@ -45,12 +45,13 @@ def make_plan(folder: Path, stores: Stores) -> Planned:
 
 def _state(stores: Stores, applied: Applied | None) -> PlanState:
     if applied is None:
-        return PlanState(tables=tuple(stores.lake.tables()))
+        return PlanState()
     return PlanState(
         groups=tuple(group.hash for group in applied.groups),
         needed_groups=_needed_groups(stores, applied),
         handed_over=tuple(applied.handovers),
-        tables=tuple(stores.lake.tables()),
+        # Not what lies in the lake: the plan must be the same after a crash between two of its tables.
+        tables=tuple(author_columns(applied.project)),
     )
 
 

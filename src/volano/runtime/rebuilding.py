@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from volano.organize.backfill import Backfill, rebuild
 from volano.organize.facts import Facts
 from volano.plan.definitions import CompiledProject
 from volano.plan.state import StateGroup
+from volano.plan.state_index import CURSOR_KEY
 from volano.protocols.functions import Functions
 from volano.protocols.online_store import OnlineWriter
 from volano.records.handover import HandOver
 from volano.runtime.stores import Stores
-from volano.values.instants import BEGINNING, Instant
+from volano.values.instants import Instant
 
 
 def is_lost(online: OnlineWriter) -> bool:
-    """Whether a store that should hold state holds none, or may be damaged by a loss of power."""
+    """Whether a store that should hold state lacks it, in part or in whole, or may be damaged by a loss of power.
+
+    The place in the journal is what a filling writes last, so without it a filling was cut short.
+    """
     with online.snapshot() as snapshot:
-        empty = snapshot.stamp == BEGINNING
-    return empty or bool(getattr(online, "needs_rebuild", False))
+        (cursor,) = snapshot.get_many([CURSOR_KEY])
+    return cursor is None or bool(getattr(online, "needs_rebuild", False))
 
 
 def fill(
@@ -27,15 +33,21 @@ def fill(
     groups: tuple[StateGroup, ...],
     functions: Functions,
     handovers: dict[str, HandOver],
+    *,
+    built: Collection[str] = (),
 ) -> int:
     """Fill an empty store with everything that was applied; returns the number of keys.
 
-    Everything applied must be committed. Afterwards the applier goes on as if it had written the store itself.
+    Everything applied must be committed. Afterwards the applier goes on as if it had written the store itself. A
+    filling that was cut short is repeated over itself: the applier rests, so it writes the same again.
+
+    Args:
+        built: hashes of the groups whose chunks were written before, as of the same stamp.
     """
     facts = Facts(project, stores.lake, stores.sql, handovers)
     backfill = Backfill(project, groups, facts, stores.sql, functions)
     last = stores.apply_log.last()
-    return rebuild(
+    n_keys = rebuild(
         online,
         backfill,
         project,
@@ -44,7 +56,12 @@ def fill(
         stamp=as_of(stores, handovers),
         sequence=0 if last is None else last.sequence,
         cursor=_cursor(stores),
+        built=built,
     )
+    rebuilt = getattr(online, "rebuilt", None)
+    if rebuilt is not None:
+        rebuilt()
+    return n_keys
 
 
 def as_of(stores: Stores, handovers: dict[str, HandOver]) -> Instant:

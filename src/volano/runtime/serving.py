@@ -12,6 +12,7 @@ from volano.plan.definitions import CompiledProject
 from volano.protocols.catalog import CatalogReader
 from volano.records.learning import ReleaseEvent
 from volano.runtime.applied import Applied, get_definitions
+from volano.runtime.binding import needed_projects
 from volano.runtime.bundle_shelf import BundleShelf
 from volano.runtime.trainers import make_trainer
 
@@ -69,10 +70,5 @@ class ServingLoader:
         return get_definitions(self._stores.catalog, bundle)
 
     def needed_projects(self) -> list[tuple[str, CompiledProject]]:
-        """(bundle, definitions) of the applied project first, then of every older bundle that a release serves."""
-        bundles = dict.fromkeys([self._applied.bundle])
-        for decision in self._applied.project.decisions:
-            release = find_release(self._stores.catalog, decision)
-            if release is not None:
-                bundles[release.bundle] = None
-        return [(bundle, self.project(bundle)) for bundle in bundles]
+        """(bundle, definitions) of every bundle that serves or may serve again; the applied one first."""
+        return needed_projects(self._stores.catalog, self._applied)

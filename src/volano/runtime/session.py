@@ -20,7 +20,7 @@ from volano.plan.definitions import CompiledService
 from volano.protocols.clock import Clock
 from volano.records.journal import DecisionMade, Operation
 from volano.records.receipt import Receipt, Reconciliation
-from volano.runtime.applied import Applied
+from volano.runtime.applied import Applied, all_definitions
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
 from volano.runtime.rebuilding import fill, is_lost
 from volano.runtime.serving import ServingLoader
@@ -137,7 +137,6 @@ class Session:
     def drain(self, *, commit: bool = False) -> int:
         """Apply everything accepted so far, and commit when it is due (or asked for); returns records applied."""
         n_applied = 0
-        self.stores.journal.append([], sync=True)  # what becomes visible must not be lost with the power
         while n := self.applier.step():
             n_applied += n
         now = self.clock.now()
@@ -159,9 +158,9 @@ class Session:
         return reconcile(self.stores.journal_reader, self.stores.apply_log, self.stores.lake)
 
     def _services(self) -> dict[str, CompiledService]:
-        """Services of every bundle that serves, by version."""
+        """Every feature service there ever was, by version: decisions of an old release may wait in the journal."""
         return {
             model.service.version: model.service
-            for _, project in self.loader.needed_projects()
+            for project in all_definitions(self.stores.catalog)
             for model in project.models.values()
         }

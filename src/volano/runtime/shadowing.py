@@ -51,6 +51,7 @@ def _score(session: Session, decision: str, shadow: LoadedModel) -> int:
     if not rows.num_rows:
         return 0
     newest = pc.max(rows["applied_at"].cast(pa.int64())).as_py()
+    rows = rows.sort_by("applied_at")  # the lake has no order; the journal's gives the stamps
     n_scores = 0
     for start in range(0, rows.num_rows, _AT_ONCE):
         part = rows.slice(start, _AT_ONCE)

@@ -1,0 +1,52 @@
+"""Which code a released version runs with: the bundle in force where its inputs are the same, else the one it knows.
+
+A version is bound to the way its inputs are computed, not to the policy, the actions or the deadline around it. So a
+change that keeps the inputs takes effect at apply; one that changes them waits for the release of a version that was
+trained on them, and until then yesterday's bundle serves.
+"""
+
+from __future__ import annotations
+
+from volano.learn.release import append, apply_bundle, champions, current, history
+from volano.learn.train import get_version
+from volano.plan.definitions import CompiledProject
+from volano.protocols.catalog import CatalogReader, CatalogWriter
+from volano.records.learning import ModelVersion
+from volano.runtime.applied import Applied, get_definitions
+from volano.values.instants import Instant
+
+ACTOR = "apply"
+
+
+def reads_same_inputs(project: CompiledProject, decision: str, version: ModelVersion) -> bool:
+    """Whether a project computes, for a decision, exactly the inputs that a version was trained on."""
+    definition = project.decisions.get(decision)
+    if definition is None or definition.model != version.model:
+        return False
+    return project.model(definition.model).service.version == version.service_version
+
+
+def rebind_releases(catalog: CatalogWriter, applied: Applied, *, at: Instant) -> None:
+    """Let every champion whose inputs are unchanged run with the bundle in force; one ledger entry each.
+
+    Doing it again adds nothing.
+    """
+    for decision in applied.project.decisions:
+        before = current(catalog, decision)
+        if before is None or before.bundle == applied.bundle:
+            continue
+        if reads_same_inputs(applied.project, decision, get_version(catalog, before.champion)):
+            event = apply_bundle(before, applied.bundle, at=at, actor=ACTOR)
+            append(catalog, event, after=before)
+
+
+def needed_projects(catalog: CatalogReader, applied: Applied) -> list[tuple[str, CompiledProject]]:
+    """(bundle, definitions) of the applied project first, then of what each decision serves or may go back to."""
+    bundles = dict.fromkeys([applied.bundle])
+    for decision in applied.project.decisions:
+        standing = champions(history(catalog, decision))[-2:]
+        bundles |= dict.fromkeys(event.bundle for event in reversed(standing))
+    return [
+        (bundle, applied.project if bundle == applied.bundle else get_definitions(catalog, bundle))
+        for bundle in bundles
+    ]
