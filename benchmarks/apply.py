@@ -50,7 +50,7 @@ from volano.stores.delta_lake import DeltaLake
 from volano.stores.file_apply_log import FileApplyLog
 from volano.stores.file_journal import FileJournalReader, FileJournalWriter
 from volano.stores.lmdb_online_store import LmdbOnlineStore
-from volano.values.instants import DAY_US, HOUR_US, MINUTE_US, parse_instant
+from volano.values.instants import DAY_US, parse_instant
 
 HANDOVER = parse_instant("2025-06-01")
 N_KEYS, ZIPF = 100_000, 1.1
@@ -253,7 +253,9 @@ def accept(bench: Bench, n_events: int) -> np.ndarray:
         bench.clock.advance_to(int(sent[stop - 1]))
         inserts = events[start:stop] + [events[i] for i in np.flatnonzero(repeats[:start])[-10:]]
         bench.door.accept("payments", inserts, sync=False)
-        again = [encoder.encode({**rows[i], "amount": 1.5}) for i in np.flatnonzero(corrected[start:stop]) + start]
+        again = [
+            encoder.encode({**rows[i], "amount": 1.5}) for i in np.flatnonzero(corrected[start:stop]) + start
+        ]
         bench.door.accept("payments", again, operation=Operation.CORRECT, revision=1, sync=False)
         arrived += [int(sent[stop - 1])] * (len(inserts) + len(again))
     bench.journal.append([], sync=True)
@@ -324,7 +326,9 @@ def meaning(entry: bytes) -> tuple[Any, ...]:
 
 def state(online: LmdbOnlineStore) -> dict[bytes, bytes]:
     with online.snapshot() as snapshot:
-        return {key: value for key, value in snapshot.scan(b"", b"\xff" * 40) if not key.startswith(b"\x00volcur")}
+        return {
+            key: value for key, value in snapshot.scan(b"", b"\xff" * 40) if not key.startswith(b"\x00volcur")
+        }
 
 
 def peak_mb() -> float:

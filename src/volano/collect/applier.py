@@ -21,6 +21,7 @@ from volano.plan.definitions import CompiledProject, CompiledSource
 from volano.plan.state import StateGroup
 from volano.plan.state_index import (
     CURSOR_KEY,
+    NOTHING_STANDS,
     Known,
     decision_key,
     decode_known,
@@ -44,7 +45,7 @@ from volano.records.journal import (
     decode_record,
 )
 from volano.records.receipt import Applied, ApplyBatch, ReceiptStatus
-from volano.values.event_ids import row_id
+from volano.values.event_ids import ROW_ID_BYTES, row_id
 from volano.values.instants import Instant
 from volano.values.schema import Scalar
 
@@ -165,10 +166,7 @@ class Applier:
             return 0
         records = [decode_record(entry.record) for entry in entries]
         work = _Batch(self, records)
-        applied = tuple(
-            work.decide(record, stamp)
-            for record, stamp in zip(records, stamps.take(len(records)), strict=True)
-        )
+        applied = tuple(map(work.decide, records, stamps.take(len(records))))
         batch = ApplyBatch(self._sequence + 1, _ranges(entries), applied, stamps.last)
         # An apply log that names bytes which a loss of power takes away could not be followed.
         self._journal.sync({segment for segment, _, _ in batch.ranges})
@@ -244,7 +242,7 @@ class _Batch:
                 source = self._sources.get(record.source)
                 if source is None or record.problem is not None:
                     return None
-                return event_key(source.prefix, record.event_id)
+                return event_key(source.prefix, row_id(record.event_id))
             case DecisionMade():
                 return decision_key(self._namespace, record.decision_id, record.attempt)
             case ShadowScored():
@@ -323,16 +321,17 @@ class _Batch:
             return
         if record.revision <= known.standing:
             return
-        row = row_id(record.event_id)
-        self._change.remove(source.groups, known, row)
+        row = key[-ROW_ID_BYTES:]
+        if known.standing != NOTHING_STANDS:
+            self._change.remove(source.definition.name, known, row)
+            known.places = []
+            known.event_time = None
         known.standing = record.revision
-        known.places = []
-        known.event_time = None
         if record.operation is Operation.RETRACT or event_time is None:
             return
         known.event_time = event_time  # type: ignore[assignment]
         arrival = Arrival(record.event_id, row, event_time, stamp, cells, known)  # type: ignore[arg-type]
-        self._change.insert(source.groups, arrival)
+        self._change.insert(source.definition.name, arrival)
 
 
 def _ranges(entries: Iterable[JournalEntry]) -> tuple[tuple[str, int, int], ...]:

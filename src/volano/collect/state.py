@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from volano.errors import AuthorCodeError
+from volano.kernels.arrays import I64, Bools
 from volano.kernels.chunks import ChunkLayout, PackedRows
 from volano.plan.definitions import CompiledProject
-from volano.plan.state import StateGroup
+from volano.plan.state import PREFIX_BYTES, StateGroup, key_head, key_tail
 from volano.plan.state_index import Known
 from volano.plan.state_rows import StateRowMap, StateRows, order_value
 from volano.protocols.functions import Functions
@@ -21,13 +21,17 @@ from volano.protocols.online_store import OnlineSnapshot
 from volano.protocols.sql_engine import SqlEngine
 from volano.values.arrow import ARROW_TYPES
 from volano.values.instants import Instant
-from volano.values.keys import encode_key
+from volano.values.keys import EntityKey, canonical_keys, encode_key
 from volano.values.schema import Scalar
 
 _HALF: Final = 2**63
-_NAN: Final = float("nan")
+_FLIP: Final = np.uint64(1 << 63)
 _LAST: Final = b"\xff" * 3
 """Behind every key of a group: the length of the entity key, two bytes, follows the prefix."""
+
+
+Cells: TypeAlias = Sequence[Scalar]
+"""One column of some rows, as Python values."""
 
 
 class ViewFailure(NamedTuple):
@@ -68,40 +72,30 @@ class GroupState:
         )
         self._schema = pa.schema([(field.name, ARROW_TYPES[field.dtype]) for field in source.schema.fields])
         self._order = tuple((names.index(field.name), field.dtype) for field in self.rows_of.order_by)
-        self._packer = _Packer(self.layout)
+        self._packer = Packer(self.layout)
         if not self.rows_of.is_projected:
             self._key_at = tuple(names.index(name) for name in group.key_columns)
             self._value_at = tuple(names.index(name) for name in group.columns.names)
 
-    def chunk_key(self, key: bytes, event_time: Instant) -> bytes:
-        """`plan.state.chunk_key`, with the prefix at hand."""
-        number = event_time // self.group.span_us + _HALF
-        return self.prefix + len(key).to_bytes(2, "big") + key + number.to_bytes(8, "big")
-
     def pack(
-        self, arrivals: Sequence[Arrival], failures: list[ViewFailure]
-    ) -> tuple[PackedRows, list[bytes], list[Arrival]]:
-        """Rows with a whole key: packed, with their canonical keys, beside their arrivals."""
+        self, arrivals: Sequence[Arrival], columns: Sequence[Cells], failures: list[ViewFailure]
+    ) -> tuple[PackedRows, list[bytes | None]]:
+        """Arrivals as packed rows, with the heads of their online keys; None where a part of the key is null.
+
+        Args:
+            columns: the cells of the arrivals, column by column.
+        """
         if self.rows_of.is_projected:
-            rows = self._project(arrivals, failures)
+            parts, values = self._project(arrivals, columns, failures)
         else:
-            rows = [
-                (
-                    tuple([arrival.cells[at] for at in self._key_at]),
-                    [arrival.cells[at] for at in self._value_at],
-                )
-                for arrival in arrivals
-            ]
-        keys: list[bytes] = []
-        kept: list[Arrival] = []
-        values: list[Sequence[Scalar]] = []
-        for arrival, (key, row) in zip(arrivals, rows, strict=True):
-            if None not in key:
-                keys.append(encode_key(key))  # type: ignore[arg-type]
-                kept.append(arrival)
-                values.append(row)
-        orders = [[order_value(arrival.cells[at], dtype) for at, dtype in self._order] for arrival in kept]
-        return self._packer.pack(kept, orders, values), keys, kept
+            parts = [columns[at] for at in self._key_at]
+            values = [columns[at] for at in self._value_at]
+        orders = [[order_value(cell, dtype) for cell in columns[at]] for at, dtype in self._order]
+        heads = canonical_keys(parts, encode=self._head)
+        return self._packer.pack(arrivals, orders, values), heads
+
+    def _head(self, key: EntityKey) -> bytes:
+        return key_head(self.group, encode_key(key))
 
     def expired(self, snapshot: OnlineSnapshot, now: Instant) -> Iterator[bytes]:
         """The keys of chunks whose rows no window that ends at `now` or later reaches."""
@@ -113,9 +107,9 @@ class GroupState:
                 yield key
 
     def _project(
-        self, arrivals: Sequence[Arrival], failures: list[ViewFailure]
-    ) -> list[tuple[tuple[Scalar, ...], list[Scalar]]]:
-        columns = zip(*(arrival.cells for arrival in arrivals), strict=True)
+        self, arrivals: Sequence[Arrival], columns: Sequence[Cells], failures: list[ViewFailure]
+    ) -> tuple[list[Cells], list[Cells]]:
+        """The key parts and the stored columns as the views compute them."""
         table = pa.Table.from_arrays(
             [pa.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)],
             schema=self._schema,
@@ -128,38 +122,34 @@ class GroupState:
             failures += [
                 ViewFailure(views, self.group.source, arrival.event_id, error) for arrival in arrivals
             ]
-            n_keys = len(self.group.key_columns)
-            return [((None,) * n_keys, []) for _ in arrivals]
+            nothing: Cells = [None] * len(arrivals)
+            return [nothing] * len(self.group.key_columns), [nothing] * len(self.group.columns.names)
         failures += [
             ViewFailure(view, self.group.source, arrivals[row].event_id, error)
             for view, row, error in rows.failures
         ]
-        keys = zip(*(_scalars(column) for column in rows.keys), strict=True)
-        values = zip(*(_scalars(rows.columns[name]) for name in self.group.columns.names), strict=True)
-        if not self.group.columns.fields:
-            return [(key, []) for key in keys]
-        return [(key, list(row)) for key, row in zip(keys, values, strict=True)]
+        values: list[Cells] = [_scalars(rows.columns[name]) for name in self.group.columns.names]
+        return [_scalars(column) for column in rows.keys], values
 
 
 class StateChange:
     """Rows that come and go in one batch, by group."""
 
     def __init__(self) -> None:
-        self._coming: defaultdict[GroupState, dict[bytes, Arrival]] = defaultdict(dict)
+        self._coming: defaultdict[str, dict[bytes, Arrival]] = defaultdict(dict)
+        # By group prefix: head of the online key, instant and id of a row.
         self._going: defaultdict[bytes, list[tuple[bytes, Instant, bytes]]] = defaultdict(list)
 
-    def insert(self, groups: Sequence[GroupState], arrival: Arrival) -> None:
-        """The row becomes visible in every group; its places are noted in `arrival.known` by `effects`."""
-        for group in groups:
-            self._coming[group][arrival.row_id] = arrival
+    def insert(self, source: str, arrival: Arrival) -> None:
+        """The row becomes visible in every group of its source; `effects` notes its places in `arrival.known`."""
+        self._coming[source][arrival.row_id] = arrival
 
-    def remove(self, groups: Sequence[GroupState], known: Known, row_id: bytes) -> None:
+    def remove(self, source: str, known: Known, row_id: bytes) -> None:
         """The standing row of an id is superseded: it leaves its chunks, or does not come in the first place."""
-        for group in groups:
-            self._coming[group].pop(row_id, None)
-        for prefix, key in known.places:
+        self._coming[source].pop(row_id, None)
+        for head in known.places:
             assert known.event_time is not None
-            self._going[prefix].append((key, known.event_time, row_id))
+            self._going[head[:PREFIX_BYTES]].append((head, known.event_time, row_id))
 
     def effects(
         self, groups: Sequence[GroupState], snapshot: OnlineSnapshot, failures: list[ViewFailure]
@@ -167,10 +157,15 @@ class StateChange:
         """Puts and deletes of chunks."""
         puts: dict[bytes, bytes] = {}
         deletes: list[bytes] = []
+        arrivals = {source: list(coming.values()) for source, coming in self._coming.items()}
+        columns = {source: _transposed(rows) for source, rows in arrivals.items()}
         for group in groups:
-            coming, going = self._coming.get(group), self._going.get(group.prefix)
+            source, going = group.group.source, self._going.get(group.prefix)
+            coming = arrivals.get(source, [])
             if coming or going:
-                _rewrite(group, list((coming or {}).values()), going or (), snapshot, puts, deletes, failures)
+                _rewrite(
+                    group, coming, columns.get(source, ()), going or (), snapshot, puts, deletes, failures
+                )
         return puts, deletes
 
 
@@ -187,6 +182,7 @@ def group_states(
 def _rewrite(
     group: GroupState,
     coming: Sequence[Arrival],
+    columns: Sequence[Cells],
     going: Sequence[tuple[bytes, Instant, bytes]],
     snapshot: OnlineSnapshot,
     puts: dict[bytes, bytes],
@@ -197,18 +193,17 @@ def _rewrite(
     place_of: dict[bytes, int] = {}
     rows, owners = None, None
     if coming:
-        rows, keys, kept = group.pack(coming, failures)
-        owners = []
-        for key, arrival in zip(keys, kept, strict=True):
-            arrival.known.places.append((group.prefix, key))
-            chunk = group.chunk_key(key, arrival.event_time)
-            owners.append(place_of.setdefault(chunk, len(place_of)))
+        rows, heads = group.pack(coming, columns, failures)
+        owners = _owners(group, coming, heads, place_of)
+        if -1 in owners:
+            kept = [at for at, owner in enumerate(owners) if owner >= 0]
+            rows, owners = rows.take(np.array(kept, np.int64)), [owners[at] for at in kept]
     gone = [
         (
-            place_of.setdefault(group.chunk_key(key, event_time), len(place_of)),
+            place_of.setdefault(head + key_tail(event_time // group.group.span_us), len(place_of)),
             int.from_bytes(row_id, "big"),
         )
-        for key, event_time, row_id in going
+        for head, event_time, row_id in going
     ]
     chunk_keys = list(place_of)
     found = snapshot.get_many(chunk_keys)
@@ -220,63 +215,98 @@ def _rewrite(
             deletes.append(chunk_key)
 
 
-class _Packer:
-    """Packs a few rows at a time from Python values, to the same words as `ChunkLayout.encode` does from Arrow."""
+def _owners(
+    group: GroupState, coming: Sequence[Arrival], heads: Sequence[bytes | None], place_of: dict[bytes, int]
+) -> list[int]:
+    """The place of the chunk of each row, -1 for a row without a key. Notes new chunks, and where each row lies."""
+    owners: list[int] = []
+    note, place = owners.append, place_of.setdefault
+    span_us = group.group.span_us
+    tails: dict[int, bytes] = {}
+    for head, arrival in zip(heads, coming, strict=True):
+        if head is None:
+            note(-1)
+            continue
+        number = arrival.event_time // span_us
+        tail = tails.get(number)
+        if tail is None:
+            tail = tails[number] = key_tail(number)
+        arrival.known.places.append(head)
+        note(place(head + tail, len(place_of)))
+    return owners
+
+
+def _transposed(arrivals: Sequence[Arrival]) -> list[Cells]:
+    return list(zip(*[arrival.cells for arrival in arrivals], strict=True))
+
+
+class Packer:
+    """Packs rows from Python values, to the same words as `ChunkLayout.encode` does from Arrow."""
 
     def __init__(self, layout: ChunkLayout) -> None:
         self._layout = layout
-        kinds = [kind for _, kind in layout.columns]
-        self._n_masks = layout.first_value - layout.first_mask
-        self._words = struct.Struct(
-            "<" + "q" * layout.first_value + "".join("d" if kind == "float64" else "q" for kind in kinds)
-        )
-        self._floats = tuple(c for c, kind in enumerate(kinds) if kind == "float64")
-        self._texts = tuple(c for c, kind in enumerate(kinds) if kind == "string")
 
     def pack(
-        self, arrivals: Sequence[Arrival], orders: Sequence[Sequence[int]], values: Sequence[Sequence[Any]]
+        self, arrivals: Sequence[Arrival], orders: Sequence[Sequence[int]], values: Sequence[Cells]
     ) -> PackedRows:
+        """Rows of a layout: its order columns and its values, column by column."""
+        layout = self._layout
+        n = len(arrivals)
+        words = np.zeros((n, layout.width), np.int64)
+        words[:, 0] = [arrival.event_time for arrival in arrivals]
+        for at, order in enumerate(orders):
+            words[:, 1 + at] = order
+        ids = np.frombuffer(b"".join([arrival.row_id for arrival in arrivals]), ">u8").reshape(n, 2)
+        words[:, layout.order + 1 : layout.order + 3] = (ids ^ _FLIP).astype(np.uint64).view(np.int64)
+        words[:, layout.order + 3] = [arrival.applied_at for arrival in arrivals]
         heap = bytearray()
-        packed = b"".join(
-            [
-                self._row(arrival, order, list(row), heap)
-                for arrival, order, row in zip(arrivals, orders, values, strict=True)
-            ]
-        )
-        # Over bytearrays, because the kernels are compiled for writable arrays.
-        words = np.frombuffer(bytearray(packed), np.int64).reshape(len(arrivals), self._layout.width)
+        for c, ((_, kind), cells) in enumerate(zip(layout.columns, values, strict=True)):
+            place = words[:, layout.first_value + c]
+            match kind:
+                case "float64":
+                    valid = _put_floats(cells, place)
+                case "string":
+                    valid = _put_texts(cells, place, heap)
+                case _:
+                    valid = _put_integers(cells, place)
+            if valid is not None:
+                words[:, layout.first_mask + c // 64] |= (~valid).astype(np.int64) << (c % 64)
         return PackedRows(words, np.frombuffer(heap, np.int64))
 
-    def _row(self, arrival: Arrival, order: Sequence[int], cells: list[Any], heap: bytearray) -> bytes:
-        masks = [0] * self._n_masks
-        if None in cells:
-            for c, cell in enumerate(cells):
-                if cell is None:
-                    masks[c >> 6] |= 1 << (c & 63)
-                    cells[c] = 0
-            masks = [mask - 2**64 if mask >= _HALF else mask for mask in masks]
-        for c in self._texts:
-            cell = cells[c]
-            if cell == 0 and type(cell) is int:
-                cells[c] = -1
-                continue
-            raw = cell.encode()
-            cells[c] = len(heap) >> 3
-            heap += len(raw).to_bytes(8, "little") + raw + bytes(-len(raw) % 8)
-        for c in self._floats:
-            # One NaN, no negative zero.
-            cell = cells[c]
-            cells[c] = cell + 0.0 if cell == cell else _NAN
-        row_id = arrival.row_id
-        return self._words.pack(
-            arrival.event_time,
-            *order,
-            int.from_bytes(row_id[:8], "big") - _HALF,
-            int.from_bytes(row_id[8:], "big") - _HALF,
-            arrival.applied_at,
-            *masks,
-            *cells,
-        )
+
+def _put_floats(cells: Cells, place: I64) -> Bools | None:
+    """Write a column of floats; returns which are not null, None when all are."""
+    values = np.array(cells, np.float64)  # a null becomes NaN
+    strange = np.isnan(values)
+    if not strange.any():
+        place[:] = (values + 0.0).view(np.int64)  # no negative zero
+        return None
+    values[strange] = np.nan  # one NaN
+    valid = np.array([cell is not None for cell in cells], bool)
+    values[~valid] = 0.0
+    place[:] = (values + 0.0).view(np.int64)
+    return valid
+
+
+def _put_integers(cells: Cells, place: I64) -> Bools | None:
+    if None not in cells:
+        place[:] = list(cells)  # type: ignore[assignment]
+        return None
+    place[:] = [0 if cell is None else cell for cell in cells]
+    return np.array([cell is not None for cell in cells], bool)
+
+
+def _put_texts(cells: Cells, place: I64, heap: bytearray) -> Bools | None:
+    starts: list[int] = []
+    for cell in cells:
+        if cell is None:
+            starts.append(-1)
+            continue
+        raw = cell.encode()  # type: ignore[union-attr]
+        starts.append(len(heap) >> 3)
+        heap += len(raw).to_bytes(8, "little") + raw + bytes(-len(raw) % 8)
+    place[:] = starts
+    return None if None not in cells else np.array([cell is not None for cell in cells], bool)
 
 
 def _scalars(column: pa.Array) -> list[Scalar]:

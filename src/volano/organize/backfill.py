@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from volano.kernels.chunks import ChunkLayout
 from volano.organize.facts import Facts, standing
 from volano.plan.definitions import CompiledProject
-from volano.plan.state import StateGroup
+from volano.plan.state import StateGroup, key_head, key_tail
 from volano.plan.state_index import (
     CURSOR_KEY,
     NOTHING_STANDS,
@@ -37,9 +37,8 @@ from volano.protocols.online_store import OnlineWriter
 from volano.protocols.sql_engine import SqlEngine
 from volano.values.event_ids import row_id
 from volano.values.instants import Instant
-from volano.values.keys import EntityKey, encode_key
+from volano.values.keys import canonical_keys
 
-_SIGN: Final = 2**63
 _AT_ONCE: Final = 50_000
 
 Micros = NDArray[np.int64]
@@ -150,7 +149,7 @@ class Backfill:
                     times.get(event_id),
                     places.get(event_id, []),
                 )
-                puts[event_key(prefix, event_id)] = encode_known(known)
+                puts[event_key(prefix, row_id(event_id))] = encode_known(known)
             yield Part(puts, part + 1, n_parts, rows.num_rows)
 
     def _standing(
@@ -165,14 +164,14 @@ class Backfill:
         rows = rows.filter(rows["superseded_at"].is_null())
         return dict(zip(rows["event_id"].to_pylist(), rows["revision"].to_pylist(), strict=True))
 
-    def _places(self, maps: Sequence[StateRowMap], rows: pa.Table) -> dict[str, list[tuple[bytes, bytes]]]:
-        places: dict[str, list[tuple[bytes, bytes]]] = {}
+    def _places(self, maps: Sequence[StateRowMap], rows: pa.Table) -> dict[str, list[bytes]]:
+        places: dict[str, list[bytes]] = {}
         ids = rows["event_id"].to_pylist()
         for rows_of in maps:
             mapped = rows_of.map(rows.select(rows_of.needed))
             for event_id, key in zip(ids, _canonical_keys(mapped), strict=True):
                 if key is not None:
-                    places.setdefault(event_id, []).append((rows_of.group.prefix, key))
+                    places.setdefault(event_id, []).append(key_head(rows_of.group, key))
         return places
 
 
@@ -248,17 +247,7 @@ def _canonical_keys(mapped: StateRows) -> list[bytes | None]:
         (part.cast(pa.int64()) if pa.types.is_timestamp(part.type) else part).to_pylist()
         for part in mapped.keys
     ]
-    seen: dict[EntityKey, bytes] = {}
-    keys: list[bytes | None] = []
-    for key in zip(*columns, strict=True):
-        if None in key:
-            keys.append(None)
-            continue
-        found = seen.get(key)
-        if found is None:
-            found = seen[key] = encode_key(key)
-        keys.append(found)
-    return keys
+    return canonical_keys(columns)
 
 
 def _parts(keys: Sequence[bytes | None], n_parts: int) -> Micros:
@@ -293,7 +282,7 @@ def _pack(
     for n, (place, number) in enumerate(zip(places.tolist(), numbers.tolist(), strict=True)):
         key = keys[place]
         assert key is not None
-        chunk = group.prefix + len(key).to_bytes(2, "big") + key + (number + _SIGN).to_bytes(8, "big")
+        chunk = key_head(group, key) + key_tail(number)
         owners[n] = place_of.setdefault(chunk, len(place_of))
     chunks = layout.merge([b""] * len(place_of), packed, owners)
     return dict(zip(place_of, chunks, strict=True))

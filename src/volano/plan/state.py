@@ -13,11 +13,16 @@ nobody needs the old one.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from volano.plan.definitions import CompiledView
 from volano.values.instants import Instant
 from volano.values.schema import Schema
+
+PREFIX_BYTES: Final = 8
+"""How long the hash of a group is in front of its online keys."""
 
 
 class StateGroup(msgspec.Struct, frozen=True):
@@ -55,7 +60,16 @@ def stored_column(view: CompiledView, column: str) -> str:
     return column if view.projection is None else f"{view.name}.{column}"
 
 
+def key_head(group: StateGroup, key: bytes) -> bytes:
+    """What every online key of one entity key begins with."""
+    return group.prefix + len(key).to_bytes(2, "big") + key
+
+
+def key_tail(number: int) -> bytes:
+    """What the online key of a chunk ends with, by its number `event_time // span_us`."""
+    return (number + 2**63).to_bytes(8, "big")
+
+
 def chunk_key(group: StateGroup, key: bytes, event_time: Instant) -> bytes:
     """The online key of the chunk that holds an entity key's rows around an instant."""
-    number = event_time // group.span_us + 2**63
-    return group.prefix + len(key).to_bytes(2, "big") + key + number.to_bytes(8, "big")
+    return key_head(group, key) + key_tail(event_time // group.span_us)

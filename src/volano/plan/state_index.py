@@ -1,7 +1,8 @@
 """The idempotency index: what came under each id before, and where its row lies. Exact, in the online store.
 
 One entry an event id, whatever its revisions; one a decision attempt; one a shadow score. Keys are hashes of 128 bits
-behind a prefix of their own, which no state group has: a group's prefix is a digest.
+behind a prefix of their own, which no state group has: a group's prefix is a digest. An event's is its row id, so that
+one hash names it in the index and in the chunks.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ TABLE_REVISION: Final = -1
 NOTHING_STANDS: Final = -2
 
 
-class Known(msgspec.Struct, array_like=True):
+class Known(msgspec.Struct, array_like=True, gc=False):
     """What is known of one id.
 
     Args:
         hashes: revision -> payload hash, of every revision that was stored.
         standing: the highest revision that counts for features; one that came too late does not count.
         event_time: of the standing row; None when it has none.
-        places: (group prefix, canonical entity key) of the chunks that hold the standing row.
+        places: what the keys of the chunks that hold the standing row begin with (`plan.state.key_head`).
     """
 
     hashes: dict[int, bytes] = {}
     standing: int = NOTHING_STANDS
     event_time: Instant | None = None
-    places: list[tuple[bytes, bytes]] = []
+    places: list[bytes] = []
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -49,20 +50,20 @@ def encode_known(known: Known) -> bytes:
 def decode_known(data: bytes) -> Known:
     """The entry of a stored form.
 
-    >>> decode_known(encode_known(Known({0: b"h"}, 0, 7, [(b"g", b"k")]))).places
-    [(b'g', b'k')]
+    >>> decode_known(encode_known(Known({0: b"h"}, 0, 7, [b"head"]))).places
+    [b'head']
     """
     return _DECODER.decode(data)
 
 
 def event_prefix(namespace: str, source: str) -> bytes:
-    """What is hashed in front of an event id."""
-    return b"event\x00" + namespace.encode() + b"\x00" + source.encode() + b"\x00"
+    """What the index keys of a source's events begin with."""
+    return INDEX_PREFIX + short_hash(b"event\x00" + namespace.encode() + b"\x00" + source.encode())[:8]
 
 
-def event_key(prefix: bytes, event_id: str) -> bytes:
-    """The index key of an event id; `prefix` is its source's `event_prefix`."""
-    return INDEX_PREFIX + short_hash(prefix + event_id.encode())
+def event_key(prefix: bytes, row_id: bytes) -> bytes:
+    """The index key of an event id, by its `values.event_ids.row_id`; `prefix` is its source's `event_prefix`."""
+    return prefix + row_id
 
 
 def decision_key(namespace: str, decision_id: str, attempt: int) -> bytes:

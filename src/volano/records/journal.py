@@ -31,7 +31,7 @@ class Mode(StrEnum):
     REPLAY = "replay"
 
 
-class EventReceived(msgspec.Struct, frozen=True, tag="event", tag_field="type", omit_defaults=True):
+class EventReceived(msgspec.Struct, frozen=True, tag="event", tag_field="type", omit_defaults=True, gc=False):
     """One event as it came in at the door, valid or not.
 
     Args:

@@ -52,7 +52,7 @@ class Reconciliation(msgspec.Struct, frozen=True):
         return self.accepted == self.stored + self.duplicate + self.conflict + self.quarantined + self.pending
 
 
-class Applied(msgspec.Struct, frozen=True, array_like=True):
+class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the applier did with one journal record.
 
     Args:

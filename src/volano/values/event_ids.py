@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from volano.values.identities import short_hash
 from volano.values.schema import Scalar
+
+ROW_ID_BYTES: Final = 16
 
 
 def event_id(values: Sequence[Scalar]) -> str:

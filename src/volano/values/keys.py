@@ -6,7 +6,8 @@ an integer as 8 big-endian bytes with the sign bit flipped, so that byte order i
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 KeyPart: TypeAlias = str | int
 EntityKey: TypeAlias = tuple[KeyPart, ...]
@@ -32,6 +33,37 @@ def encode_key(key: EntityKey) -> bytes:
         else:
             raise TypeError(f"a key part is text or an integer, not {type(part).__name__}: {part!r}")
     return b"".join(parts)
+
+
+def canonical_keys(
+    columns: Sequence[Sequence[Any]], *, encode: Callable[[EntityKey], bytes] = encode_key
+) -> list[bytes | None]:
+    """The canonical bytes of many keys; each different key is encoded once.
+
+    Args:
+        columns: one a key part, of one type each; not empty.
+        encode: makes the bytes of one key.
+
+    Returns:
+        One a row; None where a part is null.
+
+    >>> [key and key.hex() for key in canonical_keys([["N14228", None]])]
+    ['73000000064e3134323238', None]
+    """
+    known: dict[Any, bytes | None] = {}
+    keys: list[bytes | None] = []
+    if len(columns) == 1:
+        known[None] = None
+        for part in columns[0]:
+            if part not in known:
+                known[part] = encode((part,))
+            keys.append(known[part])
+        return keys
+    for key in zip(*columns, strict=True):
+        if key not in known:
+            known[key] = None if None in key else encode(key)
+        keys.append(known[key])
+    return keys
 
 
 def decode_key(data: bytes) -> EntityKey:
