@@ -1,7 +1,7 @@
 """Online state: filling it, and keeping it up to date. A script; `--json FILE` writes the cases.
 
-Case `publish`: rows/s of a backfill that publishes a table over existing keys, encoding included. Floor: one LMDB put of
-the same bytes over existing keys, in transactions of the same size.
+Case `publish`: rows/s of a backfill that publishes a table over existing keys, encoding included. Floor: one LMDB put
+of the same bytes over existing keys, in transactions of the same size.
 
 Case `apply-stream`: events/s of the applier over a filled store: 3 entities of 100,000 keys each, Zipf 1.1, 10 views,
 windows to 30 days, with duplicates, corrections and late events. Journal read, fates, stamps, apply log and online

@@ -8,6 +8,7 @@ stamps: nothing is stamped twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -179,19 +180,24 @@ class Applier:
     def prune(self, now: Instant, *, chunks_at_once: int = 10_000) -> int:
         """Delete chunks that no window can reach any more; returns how many.
 
+        The index keeps its entries: what came twice is known for ever. Interrupted, it goes on with the next call.
+
         Args:
             now: no later read will ask for a window that ends before it.
+            chunks_at_once: how many one transaction deletes; bounds memory.
         """
         n_deleted = 0
         for group in self._groups:
-            doomed: list[bytes] = []
-            with self._online.snapshot() as snapshot:
-                stamp = snapshot.stamp
-                for key in group.expired(snapshot, now):
-                    doomed.append(key)
-            for start in range(0, len(doomed), chunks_at_once):
-                self._online.write({}, doomed[start : start + chunks_at_once], stamp=stamp, sequence=0)
-            n_deleted += len(doomed)
+            after = b""
+            while True:
+                with self._online.snapshot() as snapshot:
+                    stamp = snapshot.stamp
+                    doomed = list(islice(group.expired(snapshot, now, after=after), chunks_at_once))
+                if not doomed:
+                    break
+                self._online.write({}, doomed, stamp=stamp, sequence=0)
+                n_deleted += len(doomed)
+                after = doomed[-1]
         return n_deleted
 
     def _ready(self) -> Stamps:

@@ -97,12 +97,12 @@ class GroupState:
     def _head(self, key: EntityKey) -> bytes:
         return key_head(self.group, encode_key(key))
 
-    def expired(self, snapshot: OnlineSnapshot, now: Instant) -> Iterator[bytes]:
-        """The keys of chunks whose rows no window that ends at `now` or later reaches."""
+    def expired(self, snapshot: OnlineSnapshot, now: Instant, *, after: bytes = b"") -> Iterator[bytes]:
+        """The keys of chunks whose rows no window that ends at `now` or later reaches, in order, behind a key."""
         if self.group.raw_us is None:
             return
         oldest = (now - self.group.raw_us) // self.group.span_us + _HALF
-        for key, _ in snapshot.scan(self.prefix, self.prefix + _LAST):
+        for key, _ in snapshot.scan(max(self.prefix, after), self.prefix + _LAST):
             if int.from_bytes(key[-8:], "big") < oldest:
                 yield key
 

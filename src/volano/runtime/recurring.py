@@ -1,8 +1,9 @@
-"""The jobs that a project's definitions ask for: labels, shadow scores, retraining with its verdict."""
+"""The jobs that a project's definitions ask for: labels, shadow scores, retraining with its verdict, and pruning."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 import msgspec
 
@@ -13,9 +14,11 @@ from volano.runtime.labelling import labelled_decisions, update_labels
 from volano.runtime.learning import Learner
 from volano.runtime.session import Session
 from volano.runtime.shadowing import score_open_shadows
-from volano.values.instants import BEGINNING, Instant
+from volano.values.instants import BEGINNING, DAY_US, Instant
 
 ACTOR = "schedule"
+PRUNE_EVERY_US: Final = 7 * DAY_US
+"""A prune looks at every key, and a week more of rows costs nothing to reads."""
 
 
 def recurring_jobs(session: Session, learner: Learner, reporter: Reporter) -> list[Job]:
@@ -30,7 +33,14 @@ def recurring_jobs(session: Session, learner: Learner, reporter: Reporter) -> li
         if model.retrain_us is not None:
             work = partial(_retrain, session, learner, model.name)
             found.append(Job(f"retrain/{model.name}", model.retrain_us, work))
+    if any(group.raw_us is not None for group in session.applied.groups):
+        found.append(Job("prune", PRUNE_EVERY_US, lambda at: _prune(session, at)))
     return found
+
+
+def _prune(session: Session, at: Instant) -> str:
+    """Rows that no window reaches leave online state; the lake keeps them."""
+    return f"{session.applier.prune(at)} chunks"
 
 
 def _label(session: Session, at: Instant) -> str:
