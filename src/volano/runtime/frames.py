@@ -98,9 +98,12 @@ class Frames:
         history = self.history(model)
         if history is None or model.history is None:
             return logged
+        # No later event can decide a label of the history: its horizons are over.
+        newest = pc.max(history["decided_at"].cast(pa.int64())).as_py()
+        until = cutoff + 1 if newest is None else min(cutoff + 1, newest + label.horizon_us)
         facts = {
             source: self._facts.rows(
-                source, until=cutoff + 1, columns=evidence_columns(self._project, label, source)
+                source, until=until, columns=evidence_columns(self._project, label, source)
             )
             for source in (label.source, *label.censored_by)
         }

@@ -10,7 +10,7 @@ import pyarrow as pa
 from volano.decide.serving import LoadedModel
 from volano.errors import DefinitionError, NotReadyError, UnknownNameError
 from volano.learn import release as releases
-from volano.learn.checks import check_disjoint, check_labels_of, check_time_split
+from volano.learn.checks import check_disjoint, check_time_split
 from volano.learn.gate import Verdict, judge
 from volano.learn.train import get_version, label_numbers, train
 from volano.learn.training_set import TrainingSet, build, find_manifest, rolling_spans, store_manifest
@@ -94,7 +94,6 @@ class Learner:
                 snapshots=self._session.facts.snapshots(),
                 split_rule=spans.rule,
             )  # fmt: skip
-            check_labels_of(part, labels, label.name)
             parts.append(TrainingSet(store_manifest(part.manifest, self._session.stores.catalog), part.table))
         training, evaluation = parts
         check_time_split(training, evaluation, horizon_us=label.horizon_us)
