@@ -35,7 +35,7 @@ from volano.runtime.session import Session
 from volano.values.instants import format_instant
 
 _SHADOWS: Final = "shadow_score"
-_WIDTH: Final = 110
+_WIDTH: Final = 140
 _AUDITED: Final = 12_000
 _SETS_HASHED: Final = 6
 
