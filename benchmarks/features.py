@@ -100,7 +100,7 @@ def as_of(rows: int) -> dict[str, Any]:
         ASOF LEFT JOIN view1 ON spine.k = view1.k AND spine.q > view1.t"""
     ours_s, mine = timed(ours)
     peak = peak_mb()
-    baseline_s, theirs = timed(lambda: con.execute(sql).to_arrow_table())
+    baseline_s, theirs = timed(lambda: con.sql(sql).to_arrow_table())
     theirs = theirs.sort_by("row")
     # Random instants of 30 days tie within a key once in some runs; a tie is any row's, so they are left out.
     untied = _untied(views, spine)
@@ -179,11 +179,12 @@ def windows(rows: int, keys: int, late: float = 0.0) -> dict[str, Any]:
     )
     sql = f"""SELECT * FROM (
         SELECT row, {columns}
-        FROM (SELECT k, t, x, NULL::BIGINT AS row FROM events UNION ALL SELECT k, q, NULL, row FROM spine) WINDOW {frames}
+        FROM (SELECT k, t, x, NULL::BIGINT AS row FROM events UNION ALL SELECT k, q, NULL, row FROM spine)
+        WINDOW {frames}
     ) WHERE row IS NOT NULL"""
     ours_s, mine = timed(ours)
     peak = peak_mb()
-    baseline_s, theirs = timed(lambda: con.execute(sql).to_arrow_table(), repeats=1)
+    baseline_s, theirs = timed(lambda: con.sql(sql).to_arrow_table(), repeats=1)
     if late:
         _compare_late(mine, events, spine)
     else:
@@ -216,7 +217,7 @@ def _compare_late(mine: pa.Table, events: pa.Table, spine: pa.Table) -> None:
     con.register("events", events)
     con.register("sample", sample)
     for n, w in WINDOWS.items():
-        theirs = con.execute(f"""SELECT s.row, sum(x) AS sum_{n}, count(x) AS count_{n}, avg(x) AS mean_{n}, max(x) AS max_{n}
+        theirs = con.sql(f"""SELECT s.row, sum(x) sum_{n}, count(x) count_{n}, avg(x) mean_{n}, max(x) max_{n}
             FROM sample s LEFT JOIN events e ON e.k = s.k AND e.t >= s.q - {w} AND e.t < s.q AND e.seen <= s.q
             GROUP BY s.row ORDER BY s.row""").to_arrow_table()
         for a in ("count", "max", "sum", "mean"):
@@ -346,7 +347,7 @@ def main() -> int:
     import numba
 
     print(
-        f"{platform.processor() or platform.machine()}, {multiprocessing.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{platform.machine()}, {multiprocessing.cpu_count()} cores, Python {platform.python_version()}, "
         f"numpy {np.__version__}, numba {numba.__version__}, pyarrow {pa.__version__}, duckdb {duckdb.__version__}"
     )
     context = multiprocessing.get_context("spawn")
@@ -362,7 +363,9 @@ def main() -> int:
         results.append(queue.get())
         r = results[-1]
         print(
-            f"{name:14} ours {r['ours_s']:.6f} s   {r['baseline']} {r['baseline_s']:.6f} s   ratio {r['ratio']:.3f}   peak {r['ours_peak_mb']:.0f} MB"
+            f"{name:14} ours {r['ours_s']:.6f} s   {r['baseline']} {r['baseline_s']:.6f} s   "
+            f"ratio {r['ratio']:.3f}   peak {r['ours_peak_mb']:.0f} MB",
+            flush=True,
         )
     if asked.json:
         asked.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")

@@ -243,12 +243,18 @@ def _pick(asked: SortedQueries, column: str, rows: I64) -> pa.Array:
     valid = rows >= 0
     if c.valid is not None and len(c.valid):
         valid &= c.valid.take(np.maximum(rows, 0))
-    take, number = (
-        (kernels().take_float, np.float64) if c.type == "float64" else (kernels().take_int, np.int64)
-    )
-    out = np.empty(len(rows), number)
-    share(lambda a, b: take(c.values, rows, out, a, b), parts(len(rows), asked.threads))
-    return write_column(c.type, out, None if valid.all() else valid, c.words)
+    return write_column(c.type, _taken(c, rows, asked.threads), None if valid.all() else valid, c.words)
+
+
+def _taken(c: Column, rows: I64, threads: int) -> F64 | I64:
+    """The column's values at each row number, 0 for a negative one."""
+    if c.type == "float64":
+        floats: F64 = np.empty(len(rows), np.float64)
+        share(lambda a, b: kernels().take_float(c.values, rows, floats, a, b), parts(len(rows), threads))
+        return floats
+    integers: I64 = np.empty(len(rows), np.int64)
+    share(lambda a, b: kernels().take_int(c.values, rows, integers, a, b), parts(len(rows), threads))
+    return integers
 
 
 def _with_request(asked: SortedQueries, name: str, c: Column, rows: I64, own: Bools) -> tuple[Column, I64]:
