@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -21,6 +21,7 @@ from volano.learn.training_set import KIND, load, verify
 from volano.organize.audit import AuditReport, audit
 from volano.organize.features import PointInTime
 from volano.records.learning import ModelVersion, TrainingSetManifest
+from volano.records.receipt import Reconciliation
 from volano.runtime.labelling import read_labels
 from volano.runtime.session import Session
 
@@ -43,16 +44,27 @@ class Finding(msgspec.Struct, frozen=True):
     detail: str
 
 
-def run_checks(session: Session, *, most_sets: int | None = None) -> list[Finding]:
+def run_checks(
+    session: Session,
+    *,
+    account: Reconciliation | None = None,
+    audits: Mapping[str, AuditReport] | None = None,
+    most_sets: int | None = None,
+) -> list[Finding]:
     """Check every invariant; one finding each. Everything accepted must be committed.
 
     Args:
+        account: of everything accepted, when the caller has just counted it.
+        audits: by decision, when the caller has just made them.
         most_sets: at most so many retrainings have their training sets hashed again, the newest and others evenly
             before it; all when None. A year of weekly sets is millions of rows.
     """
     rules: list[tuple[str, Callable[[Session], str]]] = [
-        ("accepted = stored + duplicate + conflict + quarantined + pending", _reconciled),
-        ("served features equal recomputed ones, bit for bit", _audited),
+        (
+            "accepted = stored + duplicate + conflict + quarantined + pending",
+            partial(_reconciled, known=account),
+        ),
+        ("served features equal recomputed ones, bit for bit", partial(_audited, known=audits or {})),
         ("a pending label is never a value", _labels),
         ("training sets match their manifests", partial(_training_sets, most=most_sets)),
         ("no member of an evaluation part is in its training part", partial(_disjoint, most=most_sets)),
@@ -109,18 +121,18 @@ def _audit_bundle(session: Session, decision: str, bundle: str, rows: pa.Table) 
     return audit(rows, service, project.requests[definition.request], work)
 
 
-def _reconciled(session: Session) -> str:
-    account = session.reconcile()
+def _reconciled(session: Session, known: Reconciliation | None) -> str:
+    account = known or session.reconcile()
     text = ", ".join(f"{name} {getattr(account, name):,}" for name in account.__struct_fields__)
     if not account.is_exact:
         raise _broken(f"The account does not add up: {text}.")
     return text
 
 
-def _audited(session: Session) -> str:
+def _audited(session: Session, known: Mapping[str, AuditReport]) -> str:
     texts = []
     for decision in session.applied.project.decisions:
-        report = audit_decisions(session, decision)
+        report = known.get(decision) or audit_decisions(session, decision)
         if report.mismatched:
             first = report.differences[0]
             raise _broken(

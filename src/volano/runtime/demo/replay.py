@@ -91,7 +91,7 @@ class Replay:
             while arrival.at >= turn:
                 self._turn(turn)
                 turn += TURN_US
-            self._clock.advance_to(arrival.at)
+            self._pass_to(arrival.at)
             self._take(arrival)
         while turn < until:
             self._turn(turn)
@@ -109,13 +109,19 @@ class Replay:
 
     def _turn(self, at: Instant) -> None:
         """Make what came visible, then run what is due."""
-        self._clock.advance_to(at)
+        self._pass_to(at)
         is_time = self._n_waiting >= WORTH_A_DRAIN or at - self._drained_at >= WAIT_AT_MOST_US
         if self._n_waiting and is_time:
             self._work.session.drain()
             self._n_waiting = 0
             self._drained_at = at
+            # Each record took a microsecond: whoever decides now, decides after what is visible.
+            self._pass_to(self._work.session.applier.last_stamp)
         self._work.run_due()
+
+    def _pass_to(self, at: Instant) -> None:
+        """Move the clock forward, never back."""
+        self._clock.advance_to(max(at, self._clock.now()))
 
     def _tell(self, day: Instant, rate: float) -> None:
         champion = self._work.session.decider.serving(self._decision).champion

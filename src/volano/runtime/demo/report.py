@@ -110,6 +110,8 @@ def make_report(session: Session, decision: str, replayed: Replayed, *, seconds:
     scored, base = _scores(session, decision)
     months = measure_months(scored, base)
     audit = audit_decisions(session, decision, sample=_AUDITED)
+    account = session.reconcile()
+    findings = run_checks(session, account=account, audits={decision: audit}, most_sets=_SETS_HASHED)
     return Report(
         decisions=scored.num_rows,
         observations=replayed.n_observations,
@@ -122,11 +124,8 @@ def make_report(session: Session, decision: str, replayed: Replayed, *, seconds:
         ],
         releases=[_release_line(event) for event in history(session.stores.catalog, decision)],
         skew=Skew(audit.checked, audit.mismatched),
-        reconciliation=session.reconcile(),
-        checks=[
-            *run_checks(session, most_sets=_SETS_HASHED),
-            _all_arrived(session, scored.num_rows, replayed),
-        ],
+        reconciliation=account,
+        checks=[*findings, _all_arrived(account, scored.num_rows, replayed)],
         seconds=seconds,
     )
 
@@ -209,9 +208,9 @@ def _release_line(event: ReleaseEvent) -> ReleaseLine:
     )
 
 
-def _all_arrived(session: Session, n_decisions: int, replayed: Replayed) -> Finding:
+def _all_arrived(account: Reconciliation, n_decisions: int, replayed: Replayed) -> Finding:
     """The sender's own count against ours."""
-    accepted = session.reconcile().accepted
+    accepted = account.accepted
     sound = accepted == replayed.n_observations and n_decisions == replayed.n_decisions
     detail = (
         f"{replayed.n_decisions:,} asked and {n_decisions:,} logged; "
@@ -221,9 +220,14 @@ def _all_arrived(session: Session, n_decisions: int, replayed: Replayed) -> Find
 
 
 def _months_table(months: list[Month]) -> Table:
-    table = Table(title="Months", title_justify="left", box=None, padding=(0, 1))
+    table = Table(
+        title="Months (AP: average precision, loss: log loss)",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
     heads = ("", "decisions", "mature", "pending", "censored")
-    measures = [f"{short}\n{scorer}" for short in ("AUC", "AP", "log loss") for scorer in SCORERS]
+    measures = [f"{short}\n{scorer}" for short in ("AUC", "AP", "loss") for scorer in SCORERS]
     for head in (*heads, *measures):
         table.add_column(head, justify="right", no_wrap=True)
     for month in months:
@@ -237,7 +241,7 @@ def _months_table(months: list[Month]) -> Table:
 
 
 def _releases_table(releases: list[ReleaseLine]) -> Table:
-    table = Table(title="Releases", title_justify="left", box=None, padding=(0, 1))
+    table = Table(title="Releases (ROC AUC on labels that neither has seen)", title_justify="left", box=None)
     for head in ("at", "model", "outcome"):
         table.add_column(head)
     for head in ("labels", "challenger", "champion", "difference", "at least"):
