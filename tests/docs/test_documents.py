@@ -16,6 +16,10 @@ from tests.docs.blocks import RUN_BY_BASH, Block, blocks_of, documents
 
 ROOT = Path(__file__).parents[2]
 SHELL_SECONDS = 600
+LONG = frozenset(
+    {"README.md", "docs/explain/loop.md", "docs/how-to/second-project.md", "docs/reference/lake.md"}
+)
+"""Documents that live through weeks: `make docs` and `make test` run them, `make check` does not."""
 
 
 class Reader:
@@ -74,7 +78,12 @@ def reader_of(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("path", documents(ROOT), ids=lambda path: str(path.relative_to(ROOT)))
+def marked(path):
+    name = str(path.relative_to(ROOT))
+    return pytest.param(path, id=name, marks=[pytest.mark.slow] if name in LONG else [])
+
+
+@pytest.mark.parametrize("path", [marked(path) for path in documents(ROOT)])
 def test_a_document_runs(path, reader_of):
     reader = reader_of(str(path.relative_to(ROOT)))
     for block in blocks_of(path.read_text(encoding="utf-8")):
