@@ -135,7 +135,7 @@ class Learner:
             if not verdict.passed:
                 raise NotReadyError(
                     f"{version.version} cannot be the first release of {decision!r}: {verdict.reason}",
-                    mend="the newest period of `retrain` judges: make that longer, lower the gate's min_labels, or train "
+                    mend="the newest period of `retrain` judges: make it longer, lower the gate's min_labels, or train "
                     "again when more labels are mature",
                 )
             event = releases.first_release(

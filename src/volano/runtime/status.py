@@ -26,7 +26,6 @@ class Status(msgspec.Struct, frozen=True):
     Args:
         applied_at: when the definitions in force were applied; `never` before the first apply.
         last_stamp: the newest fact that is visible to decisions.
-        unapplied: bytes of the journal that wait for the applier, by segment.
         tables: lake table -> version.
     """
 
