@@ -72,7 +72,7 @@ class Learner:
         rows = self._frames.decided(model, BEGINNING, spans.evaluation_until)
         history = self._frames.history(model)
         labels = self._frames.labels(model, label, cutoff)
-        day = format_instant(cutoff).removesuffix("T00:00:00Z")
+        set_name = self._set_name(name, cutoff)
         parts = []
         for kind, since, until in (
             ("training", BEGINNING, spans.training_until),
@@ -80,7 +80,7 @@ class Learner:
         ):
             part = build(
                 model, label, rows, labels,
-                name=f"{name}-{day}" if kind == "training" else f"{name}-{day}-{kind}",
+                name=set_name if kind == "training" else f"{set_name}-{kind}",
                 bundle=self._session.applied.bundle,
                 decided_from=since,
                 decided_until=until,
@@ -107,6 +107,13 @@ class Learner:
             evaluation_set=evaluation if evaluation.table.num_rows else None,
         )  # fmt: skip
         return Candidate(version, training, evaluation)
+
+    def _set_name(self, model: str, cutoff: Instant) -> str:
+        """The name of a training part: of its cut-off, and of the bundle where another one took that name before."""
+        name = f"{model}-{format_instant(cutoff).removesuffix('T00:00:00Z')}"
+        standing = find_manifest(name, self._session.stores.catalog)
+        bundle = self._session.applied.bundle
+        return name if standing is None or standing.bundle == bundle else f"{name}-{bundle[:8]}"
 
     # --- judging and releasing -----------------------------------------------------------------------------------
 
