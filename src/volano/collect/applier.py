@@ -250,9 +250,11 @@ class _Batch:
                     return None
                 return event_key(source.prefix, row_id(record.event_id))
             case DecisionMade():
-                return decision_key(self._namespace, record.decision_id, record.attempt)
+                return decision_key(self._namespace, record.decision, record.decision_id, record.attempt)
             case ShadowScored():
-                return shadow_key(self._namespace, record.decision_id, record.attempt, record.model_version)
+                return shadow_key(
+                    self._namespace, record.decision, record.decision_id, record.attempt, record.model_version
+                )
 
     def decide(self, record: JournalRecord, stamp: Instant) -> Applied:
         """The fate of the next record; what it changes is noted."""

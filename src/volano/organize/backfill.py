@@ -233,12 +233,12 @@ def _logged(project: CompiledProject, lake: LakeReader) -> Iterator[dict[bytes, 
             rows = lake.read(table, columns=["decision_id", "attempt"])
             for batch in rows.to_batches(max_chunksize=_AT_ONCE):
                 ids = zip(batch[0].to_pylist(), batch[1].to_pylist(), strict=True)
-                yield {decision_key(namespace, one, attempt): known for one, attempt in ids}
+                yield {decision_key(namespace, decision, one, attempt): known for one, attempt in ids}
     if lake.version("shadow_score") is not None:
-        rows = lake.read("shadow_score", columns=["decision_id", "attempt", "model_version"])
+        rows = lake.read("shadow_score", columns=["decision", "decision_id", "attempt", "model_version"])
         for batch in rows.to_batches(max_chunksize=_AT_ONCE):
             scored = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-            yield {shadow_key(namespace, one, attempt, version): known for one, attempt, version in scored}
+            yield {shadow_key(namespace, *one): known for one in scored}
 
 
 def _canonical_keys(mapped: StateRows) -> list[bytes | None]:

@@ -66,13 +66,15 @@ def event_key(prefix: bytes, row_id: bytes) -> bytes:
     return prefix + row_id
 
 
-def decision_key(namespace: str, decision_id: str, attempt: int) -> bytes:
-    """The index key of a decision's record."""
-    return INDEX_PREFIX + short_hash(f"decision\x00{namespace}\x00{decision_id}\x00{attempt}".encode())
+def decision_key(namespace: str, decision: str, decision_id: str, attempt: int) -> bytes:
+    """The index key of a decision's record; two decisions may be asked with one caller's id."""
+    return INDEX_PREFIX + short_hash(
+        f"decision\x00{namespace}\x00{decision}\x00{decision_id}\x00{attempt}".encode()
+    )
 
 
-def shadow_key(namespace: str, decision_id: str, attempt: int, model_version: str) -> bytes:
+def shadow_key(namespace: str, decision: str, decision_id: str, attempt: int, model_version: str) -> bytes:
     """The index key of a shadow score."""
     return INDEX_PREFIX + short_hash(
-        f"shadow\x00{namespace}\x00{decision_id}\x00{attempt}\x00{model_version}".encode()
+        f"shadow\x00{namespace}\x00{decision}\x00{decision_id}\x00{attempt}\x00{model_version}".encode()
     )

@@ -77,8 +77,10 @@ def run_checks(
 def _finding(rule: str, check: Callable[[Session], str], session: Session) -> Finding:
     try:
         return Finding(rule, True, check(session))
-    except VolanoError as error:
-        return Finding(rule, False, str(error))
+    except (
+        Exception
+    ) as error:  # whatever stops a check is a finding; the other rules are checked all the same
+        return Finding(rule, False, f"{type(error).__name__}: {error}")
 
 
 def audit_decisions(session: Session, decision: str, *, sample: int = SAMPLE, seed: int = 0) -> AuditReport:

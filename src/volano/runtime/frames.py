@@ -74,7 +74,8 @@ class Frames:
             )
             served = pc.equal(rows["service_version"], model.service.version)
             found.append(rows.filter(served).select(schema.names).cast(schema))
-            others = rows.filter(pc.invert(served))
+            # What fell back before its features were read saw nothing: there is nothing to recompute.
+            others = rows.filter(pc.and_(pc.invert(served), rows["features_as_of"].is_valid()))
             if others.num_rows:
                 computed = self._compute(model, _spine(others, as_of="features_as_of"), Mode.REPLAY)
                 found.append(_frame(others, computed, model.service).select(schema.names).cast(schema))

@@ -44,7 +44,7 @@ class Jobs:
     """The jobs of a project, in the order in which those of one instant run.
 
     Args:
-        since: jobs are due at grid instants after it (when the project was applied).
+        since: a job that never ran is due at grid instants after it (when the project was applied).
     """
 
     def __init__(self, catalog: CatalogWriter, jobs: Sequence[Job], *, since: Instant) -> None:
@@ -81,7 +81,7 @@ class Jobs:
         entry = self._catalog.last_entry(_stream(name))
         if entry is None:
             return since
-        return max(since, msgspec.json.decode(entry.body, type=JobRun).scheduled_at)
+        return msgspec.json.decode(entry.body, type=JobRun).scheduled_at
 
 
 def _stream(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -11,6 +12,7 @@ from volano.collect.tables import decision_table, fact_table
 from volano.organize.labels import LABEL_SCHEMA, attribute, open_decisions
 from volano.plan.definitions import CompiledDecision, CompiledLabel, CompiledProject
 from volano.runtime.session import Session
+from volano.values.identities import content_hash
 from volano.values.instants import BEGINNING, Instant
 
 LABELS = "label"
@@ -24,20 +26,31 @@ def labelled_decisions(project: CompiledProject) -> Iterator[tuple[CompiledDecis
             yield decision, project.labels[label]
 
 
-def update_labels(session: Session, *, since: Instant, as_of: Instant) -> int:
-    """Append the label rows that changed in `(since, as_of]`; returns how many.
+class Watermark(msgspec.Struct, frozen=True):
+    """A label of a decision is up to date as of this instant."""
 
-    Everything accepted must be committed. Running it again for the same `as_of` adds nothing.
+    as_of: Instant
+
+
+def update_labels(session: Session, *, as_of: Instant) -> int:
+    """Append the label rows that changed since the last update, as of an instant; returns how many.
+
+    Everything accepted must be committed. How far each label came is remembered a decision and a definition, so a new
+    or changed label begins at the beginning. What is up to date as of a later instant is left alone.
     """
-    lake = session.stores.lake
+    lake, catalog = session.stores.lake, session.stores.catalog
     lake.create(LABELS, LABEL_SCHEMA)
     n_rows = 0
     for decision, label in labelled_decisions(session.applied.project):
-        if lake.version(decision_table(decision.name)) is None:
+        stream = f"labels/{decision.name}/{content_hash(label)[:12]}"
+        entry = catalog.last_entry(stream)
+        since = BEGINNING if entry is None else msgspec.json.decode(entry.body, type=Watermark).as_of
+        if lake.version(decision_table(decision.name)) is None or as_of <= since:
             continue
         changed = _changed(session, decision, label, since, as_of)
         if changed.num_rows:
             lake.append(LABELS, changed, writer=f"label/{label.name}/{decision.name}", sequence=as_of)
+        catalog.append(stream, [msgspec.json.encode(Watermark(as_of))], at=as_of)
         n_rows += changed.num_rows
     return n_rows
 

@@ -169,9 +169,7 @@ class Learner:
             event = releases.refuse(
                 before, version.version, at=at, actor=actor, reason=verdict.reason, evidence=evidence
             )
-        releases.append(catalog, event, after=before)
-        self._session.refresh(decision)
-        return event
+        return self._write(event, before)
 
     def release(
         self,
@@ -201,9 +199,7 @@ class Learner:
                 before, version, at=at, actor=actor, reason=reason, evidence=evidence, verify=self.verify,
                 bundle=self._bundle(decision, version),
             )  # fmt: skip
-            releases.append(catalog, event, after=before)
-            self._session.refresh(decision)
-            return event
+            return self._write(event, before)
         return self.judge(decision, candidate, at=at, actor=actor)
 
     def rollback(self, decision: str, *, at: Instant, actor: str, reason: str) -> ReleaseEvent:
@@ -215,8 +211,13 @@ class Learner:
         )
         bundle = self._bundle(decision, get_version(catalog, event.champion), known=event.bundle)
         event = msgspec.structs.replace(event, bundle=bundle)
-        releases.append(catalog, event, after=before)
-        self._session.refresh(decision)
+        return self._write(event, before)
+
+    def _write(self, event: ReleaseEvent, before: ReleaseEvent | None) -> ReleaseEvent:
+        """Write a transition to the ledger, once all that it serves is loaded; it serves from the next request on."""
+        serving = self._session.loader.prepare(event.decision, event)
+        releases.append(self._session.stores.catalog, event, after=before)
+        self._session.decider.serve(serving)
         return event
 
     def candidate(self, version: ModelVersion) -> Candidate:
@@ -258,6 +259,7 @@ class Learner:
         champion = None
         if before is not None:
             loaded = self.verify(before.champion)
+            _refuse_seen(loaded.version, part)
             champion = loaded.predictor.predict(self._inputs_of(loaded, part))
         return judge(
             gate, champion, challenger, label_numbers(part), part.units,
@@ -277,3 +279,13 @@ class Learner:
         if past is not None:
             rows.append(past.select(rows[0].column_names))
         return inputs_of(pa.concat_tables(rows), model.service, part.table["id"].combine_chunks())
+
+
+def _refuse_seen(champion: ModelVersion, part: TrainingSet) -> None:
+    """An old candidate's evaluation part may hold rows that a later champion learnt from."""
+    if champion.trained_until > part.manifest.decided_from:
+        raise NotReadyError(
+            f"{part.manifest.name} holds decisions that the champion {champion.version} learnt from.",
+            where=f"trained until {format_instant(champion.trained_until)}",
+            mend="train a new version and release that, or `volano rollback`",
+        )

@@ -5,16 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from volano.learn.release import current
 from volano.protocols.reporter import Reporter
-from volano.runtime.jobs import Job, JobRun
+from volano.runtime.jobs import Job
 from volano.runtime.labelling import labelled_decisions, update_labels
 from volano.runtime.learning import Learner
 from volano.runtime.session import Session
 from volano.runtime.shadowing import score_open_shadows
-from volano.values.instants import BEGINNING, DAY_US, Instant
+from volano.values.instants import DAY_US, Instant
 
 ACTOR = "schedule"
 PRUNE_EVERY_US: Final = 7 * DAY_US
@@ -45,9 +43,7 @@ def _prune(session: Session, at: Instant) -> str:
 
 def _label(session: Session, at: Instant) -> str:
     session.drain(commit=True)
-    entry = session.stores.catalog.last_entry("job/labels")
-    since = BEGINNING if entry is None else msgspec.json.decode(entry.body, type=JobRun).scheduled_at
-    return f"{update_labels(session, since=since, as_of=at)} label rows"
+    return f"{update_labels(session, as_of=at)} label rows"
 
 
 def _shadow(session: Session) -> str:
@@ -64,6 +60,7 @@ def _retrain(session: Session, learner: Learner, model: str, at: Instant) -> str
     if not released:
         return "no release yet: release the first version by hand"
     session.drain(commit=True)
+    update_labels(session, as_of=at)  # after downtime the labels job of this very instant may never have run
     candidate = learner.train(model, cutoff=at)
     events = [learner.judge(name, candidate, at=at, actor=ACTOR) for name in released]
     return "; ".join(

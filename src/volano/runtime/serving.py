@@ -45,8 +45,17 @@ class ServingLoader:
         return self._models[version]
 
     def load(self, decision: str) -> Serving:
-        """What serves a decision now: the champion of its newest release, and the first version as a shadow."""
-        release = find_release(self._stores.catalog, decision)
+        """What serves a decision now."""
+        return self.prepare(decision, find_release(self._stores.catalog, decision))
+
+    def prepare(self, decision: str, release: ReleaseEvent | None) -> Serving:
+        """What serves a decision under a release: its champion, and the first version as a shadow.
+
+        Also asked before a release is written: what cannot be loaded must not become the head of the ledger.
+
+        Raises:
+            StateMismatchError: online state that its bundle reads is not kept any more.
+        """
         declared = self._applied.project.release_of(decision)
         keeps_first = declared is not None and declared.keep_first
         shadows = [self.model(release.first)] if release is not None and keeps_first else []

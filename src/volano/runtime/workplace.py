@@ -22,6 +22,7 @@ from volano.runtime.checks import Finding, run_checks
 from volano.runtime.config import read_config
 from volano.runtime.decisions import explain_logged, newest_decisions
 from volano.runtime.jobs import JobRun, Jobs
+from volano.runtime.labelling import update_labels
 from volano.runtime.learning import Learner
 from volano.runtime.planning import make_plan
 from volano.runtime.recurring import recurring_jobs
@@ -89,6 +90,7 @@ class Workplace:
     def train(self, model: str) -> ModelVersion:
         """Train a version as of now."""
         self.session.drain(commit=True)
+        update_labels(self.session, as_of=self._clock.now())
         return self.learner.train(model, cutoff=self._clock.now()).version
 
     def release(self, decision: str, version: str | None, force_reason: str | None) -> ReleaseEvent:

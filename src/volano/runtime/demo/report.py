@@ -96,7 +96,10 @@ class Report(msgspec.Struct, frozen=True):
     def is_sound(self) -> bool:
         """Whether every promise held."""
         return (
-            self.skew.mismatched == 0 and self.reconciliation.is_exact and all(f.sound for f in self.checks)
+            self.skew.mismatched == 0
+            and self.skew.checked >= min(10_000, self.decisions * 9 // 10)
+            and self.reconciliation.is_exact
+            and all(f.sound for f in self.checks)
         )
 
 
