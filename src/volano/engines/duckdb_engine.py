@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
 from volano.errors import AuthorCodeError, StoreError, UnknownNameError, UnsupportedError
+from volano.values.instants import Instant
 
 INSTANT: Final = pa.timestamp("us", "UTC")
 
@@ -78,12 +79,20 @@ class DuckDbEngine:
             for name in registered:
                 connection.unregister(name)
 
-    def read_table(self, address: str) -> pa.Table:
-        """All rows of an author's table.
+    def read_table(
+        self,
+        address: str,
+        *,
+        columns: Sequence[str] | None = None,
+        between: tuple[str, Instant | None, Instant | None] | None = None,
+    ) -> pa.Table:
+        """Rows of an author's table.
 
         Args:
             address: a path that ends in `.parquet` or `.csv` (`.csv.gz`), which may hold `*`; `delta:PATH`; or
                 `duckdb:SELECT ...`, where file names start in the project's folder.
+            columns: which; those that the table lacks are left out; all when None.
+            between: a column of instants and a half-open range; Parquet and Delta read that range only.
 
         Raises:
             StoreError: it cannot be read.
@@ -93,8 +102,10 @@ class DuckDbEngine:
             match kind:
                 case "parquet":
                     found = self._paths(address, rest)
-                    one = len(found) == 1
-                    table = pq.read_table(found[0]) if one else ds.dataset(found).to_table()
+                    if len(found) == 1 and columns is None and between is None:
+                        table = pq.read_table(found[0])
+                    else:
+                        table = _part(ds.dataset(found), columns, between)
                 case "csv":
                     paths = self._paths(address, rest)
                     reader = self._reader().sql(
@@ -103,10 +114,12 @@ class DuckDbEngine:
                     )
                     table = reader.to_arrow_table()
                 case "delta":
-                    table = self._delta(rest).to_pyarrow_dataset().to_table()
+                    table = _part(self._delta(rest).to_pyarrow_dataset(), columns, between)
                 case _:
                     _only_select(rest)
                     table = self._reader().sql(rest).to_arrow_table()
+            if columns is not None:
+                table = table.select([name for name in columns if name in table.column_names])
             return _normal_table(table)
         except (OSError, pa.ArrowException, duckdb.Error, DeltaError) as error:
             raise self._unreadable(address, error) from error
@@ -209,6 +222,27 @@ def _only_select(sql: str) -> None:
     statements = duckdb.extract_statements(sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise duckdb.InvalidInputException("one SELECT is expected, and nothing else")
+
+
+def _part(
+    dataset: ds.Dataset,
+    columns: Sequence[str] | None,
+    between: tuple[str, Instant | None, Instant | None] | None,
+) -> pa.Table:
+    """Some columns of the rows in a range; whole where the column holds no instants."""
+    names = None if columns is None else [name for name in columns if name in dataset.schema.names]
+    condition = None
+    if between is not None and between[0] in dataset.schema.names:
+        name, low, high = between
+        kind = dataset.schema.field(name).type
+        if pa.types.is_timestamp(kind):
+            instant = pa.timestamp("us", kind.tz)
+            if low is not None:
+                condition = ds.field(name) >= pa.scalar(low, instant)
+            if high is not None:
+                below = ds.field(name) < pa.scalar(high, instant)
+                condition = below if condition is None else condition & below
+    return dataset.to_table(columns=names, filter=condition)
 
 
 def _columns(relation: duckdb.DuckDBPyRelation) -> list[tuple[str, Any]]:

@@ -1,14 +1,17 @@
 """Online state from the lake: the chunks of a state group and the index of a source, part by part.
 
 Gives the same answers as the applier that saw every event, because both store the rows that stand, by the same rules.
-Everything that was applied must be committed before; while a backfill runs the applier rests. Writes nothing itself,
-except `rebuild`, which is given the store.
+Everything that was applied must be committed before; while a backfill runs the applier rests. Rows that do not fit
+memory are read by ranges of time and put aside by parts of their keys. Each part is written together with a note of how
+far the fill has come, so that after a kill it goes on behind the last part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -17,12 +20,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from volano.kernels.chunks import ChunkLayout
+from volano.kernels.columns import combined
 from volano.organize.facts import Facts, standing
 from volano.plan.definitions import CompiledProject
 from volano.plan.state import StateGroup, key_head, key_tail
 from volano.plan.state_index import (
     CURSOR_KEY,
-    NOTHING_STANDS,
+    PROGRESS_PREFIX,
     Known,
     decision_key,
     encode_known,
@@ -34,12 +38,15 @@ from volano.plan.state_rows import StateRowMap, StateRows
 from volano.protocols.functions import Functions
 from volano.protocols.lake import LakeReader
 from volano.protocols.online_store import OnlineWriter
+from volano.protocols.scratch import Scratch
 from volano.protocols.sql_engine import SqlEngine
 from volano.values.event_ids import row_id
 from volano.values.instants import Instant
-from volano.values.keys import canonical_keys
+from volano.values.keys import EntityKey, canonical_keys, encode_key
 
 _AT_ONCE: Final = 50_000
+_BEHIND: Final = b"\xff" * 600
+"""Behind every key with a given beginning."""
 
 Micros = NDArray[np.int64]
 
@@ -64,6 +71,8 @@ class Backfill:
 
     Args:
         groups: every group that receives events.
+        scratch: where rows wait that do not fit memory; without it everything is read at once.
+        rows_at_once: how many rows of a source are held in memory.
     """
 
     def __init__(
@@ -73,12 +82,17 @@ class Backfill:
         facts: Facts,
         sql: SqlEngine,
         functions: Functions,
+        *,
+        scratch: Scratch | None = None,
+        rows_at_once: int = 500_000,
     ) -> None:
         self._project = project
         self._groups = tuple(groups)
         self._facts = facts
         self._sql = sql
         self._functions = functions
+        self._scratch = scratch
+        self._rows_at_once = rows_at_once
 
     def chunks(
         self,
@@ -94,7 +108,7 @@ class Backfill:
         Args:
             now: rows that no window ending at or after it reaches are left out; None keeps all.
             stamp: only what was applied by then; None: everything.
-            n_parts: in how many parts; the same at every resumption.
+            n_parts: in how many parts, at least; the same at every resumption.
             after: parts that were written already.
 
         Raises:
@@ -102,19 +116,19 @@ class Backfill:
         """
         since = None if now is None or group.raw_us is None else now - group.raw_us
         rows_of = StateRowMap(self._project, group, self._sql.query, self._functions.get)
-        facts = self._standing(group.source, rows_of.needed, stamp, since)
-        mapped = rows_of.map(facts.select(rows_of.needed))
-        keys = _canonical_keys(mapped)
-        part_of = _parts(keys, n_parts)
         layout = ChunkLayout(
             group.prefix,
             tuple((field.name, field.dtype.value) for field in group.columns.fields),
             order=len(rows_of.source.order_by),
         )
-        for part in range(after, n_parts):
-            places = np.flatnonzero(part_of == part)
-            puts = _pack(group, layout, facts, mapped, keys, places)
-            yield Part(puts, part + 1, n_parts, len(places))
+
+        def ready(span: _Span) -> pa.Table:
+            low = span.since if since is None else max(since, span.since or since)
+            facts = self._standing(group.source, rows_of.needed, stamp, low, span.until)
+            return _ready(group, facts, rows_of.map(facts.select(rows_of.needed)))
+
+        for part, total, rows in self._by_parts(group.source, group.hash, ready, "head", n_parts, after):
+            yield Part(_pack(group, layout, rows), part, total, rows.num_rows)
 
     def index(
         self, source: str, *, stamp: Instant | None = None, n_parts: int = 16, after: int = 0
@@ -124,55 +138,145 @@ class Backfill:
         maps = [StateRowMap(self._project, group, self._sql.query, self._functions.get) for group in groups]
         needed = {name for rows_of in maps for name in rows_of.needed}
         columns = [name for name in self._project.source(source).schema.names if name in needed]
-        # Every stored revision has a payload hash; only those that count for features may stand.
-        stored = self._facts.rows(source, columns=(), stamp=stamp)
-        standing_rows = self._standing(source, columns, stamp, None)
-        highest = self._highest(source, stamp)
-        places = self._places(maps, standing_rows)
-        prefix = event_prefix(self._project.namespace, source)
-        ids = stored["event_id"].to_pylist()
-        part_of = np.fromiter((crc32(each.encode()) % n_parts for each in ids), np.int64, len(ids))
-        times = dict(
-            zip(
-                standing_rows["event_id"].to_pylist(),
-                _micros(standing_rows["event_time"]).tolist(),
-                strict=True,
+
+        def ready(span: _Span) -> pa.Table:
+            # Every stored revision has a payload hash; only those that count for features may stand.
+            stored = self._facts.rows(source, since=span.since, until=span.until, columns=(), stamp=stamp)
+            highest, standing_rows = self._highest(source, columns, stamp, span)
+            return _known_rows(stored, highest, standing_rows, maps)
+
+        def timeless() -> pa.Table:
+            stored = self._facts.rows(source, columns=(), stamp=stamp, timeless=True)
+            counting = self._facts.rows(
+                source, columns=columns, stamp=stamp, timeless=True, for_features=True
             )
-        )
+            highest = counting.filter(counting["superseded_at"].is_null())
+            return _known_rows(stored, highest, highest.slice(0, 0), maps)
+
+        prefix = event_prefix(self._project.namespace, source)
+        parts = self._by_parts(source, f"index-{source}", ready, "event_id", n_parts, after, timeless)
+        for part, total, rows in parts:
+            puts = {
+                event_key(prefix, row_id(event_id)): encode_known(known)
+                for event_id, known in _entries(rows).items()
+            }
+            yield Part(puts, part, total, rows.num_rows)
+
+    def _by_parts(
+        self,
+        source: str,
+        name: str,
+        ready: Callable[[_Span], pa.Table],
+        key: str,
+        n_parts: int,
+        after: int,
+        rest: Callable[[], pa.Table] | None = None,
+    ) -> Iterator[tuple[int, int, pa.Table]]:
+        """Rows by parts of a key column, each with its number, from 1, and the number of parts.
+
+        Args:
+            ready: the rows of a range of time; `rest` those of no time, asked for when there are several ranges.
+        """
+        scratch = self._scratch
+        spans = [(None, None)] if scratch is None else self._facts.spans(source, self._rows_at_once)
+        if scratch is None or len(spans) == 1:
+            rows = ready(_Span(None, None))
+            part_of = _part_of(rows[key], n_parts)
+            for part in range(after, n_parts):
+                yield part + 1, n_parts, rows.take(pa.array(np.flatnonzero(part_of == part)))
+            return
+        n_parts = max(n_parts, 2 * len(spans))
+        makers = [partial(ready, _Span(*span)) for span in spans] + ([rest] if rest is not None else [])
+        nothing: pa.Table | None = None
+        for make in makers:
+            rows = make()
+            part_of = _part_of(rows[key], n_parts)
+            order = np.argsort(part_of, kind="stable")
+            rows, edges = rows.take(pa.array(order)), np.searchsorted(part_of[order], np.arange(n_parts + 1))
+            for part in range(after, n_parts):
+                if edges[part + 1] > edges[part]:
+                    own = rows.slice(edges[part], edges[part + 1] - edges[part])
+                    scratch.put(f"{name}-{part}", own)
+            nothing = rows.slice(0, 0)
         for part in range(after, n_parts):
-            rows = stored.take(pa.array(np.flatnonzero(part_of == part)))
-            puts: dict[bytes, bytes] = {}
-            for event_id, hashes in _hashes(rows).items():
-                known = Known(
-                    hashes,
-                    highest.get(event_id, NOTHING_STANDS),
-                    times.get(event_id),
-                    places.get(event_id, []),
-                )
-                puts[event_key(prefix, row_id(event_id))] = encode_known(known)
-            yield Part(puts, part + 1, n_parts, rows.num_rows)
+            found = scratch.take(f"{name}-{part}")
+            yield part + 1, n_parts, nothing if found is None else found
 
     def _standing(
-        self, source: str, columns: Sequence[str], stamp: Instant | None, since: Instant | None
+        self,
+        source: str,
+        columns: Sequence[str],
+        stamp: Instant | None,
+        since: Instant | None,
+        until: Instant | None,
     ) -> pa.Table:
-        rows = self._facts.rows(source, since=since, stamp=stamp, columns=columns, for_features=True)
+        rows = self._facts.rows(
+            source, since=since, until=until, stamp=stamp, columns=columns, for_features=True
+        )
         return standing(rows.filter(rows["event_time"].is_valid()))
 
-    def _highest(self, source: str, stamp: Instant | None) -> dict[str, int]:
-        """The highest revision of each id that counts for features, retractions included."""
-        rows = self._facts.rows(source, columns=(), stamp=stamp, for_features=True)
-        rows = rows.filter(rows["superseded_at"].is_null())
-        return dict(zip(rows["event_id"].to_pylist(), rows["revision"].to_pylist(), strict=True))
+    def _highest(
+        self, source: str, columns: Sequence[str], stamp: Instant | None, span: _Span
+    ) -> tuple[pa.Table, pa.Table]:
+        """The highest revision of each id that counts for features, retractions included; and those that stand."""
+        rows = self._facts.rows(
+            source, since=span.since, until=span.until, columns=columns, stamp=stamp, for_features=True
+        )
+        highest = rows.filter(rows["superseded_at"].is_null())
+        return highest, standing(highest.filter(highest["event_time"].is_valid()))
 
-    def _places(self, maps: Sequence[StateRowMap], rows: pa.Table) -> dict[str, list[bytes]]:
-        places: dict[str, list[bytes]] = {}
-        ids = rows["event_id"].to_pylist()
-        for rows_of in maps:
-            mapped = rows_of.map(rows.select(rows_of.needed))
-            for event_id, key in zip(ids, _canonical_keys(mapped), strict=True):
-                if key is not None:
-                    places.setdefault(event_id, []).append(key_head(rows_of.group, key))
-        return places
+
+def write_parts(
+    online: OnlineWriter,
+    name: str,
+    parts: Callable[[int], Iterator[Part]],
+    *,
+    stamp: Instant,
+    owned: bytes = b"",
+    on_part: Callable[[Part], None] | None = None,
+) -> int:
+    """Write parts, each with a note of how far the fill has come; go on behind the last one that was written.
+
+    Args:
+        name: of the fill; a finished one is not repeated.
+        parts: the parts behind so many.
+        stamp: of what the parts hold. A fill of another stamp is started anew.
+        owned: what the keys begin with that this fill alone writes; removed before it starts anew.
+
+    Returns:
+        Rows written by this call.
+    """
+    note = PROGRESS_PREFIX + name.encode()
+    with online.snapshot() as snapshot:
+        (found,) = snapshot.get_many([note])
+    noted = (0, 0, stamp) if found is None else msgspec.msgpack.decode(found, type=tuple[int, int, int])
+    done, total, of_stamp = noted
+    if done and (done == total) and of_stamp == stamp:
+        return 0
+    if of_stamp != stamp:
+        _clear(online, owned, stamp)
+        done = 0
+    n_rows = 0
+    for part in parts(done):
+        if done and part.total != total:
+            online.write({}, [note], stamp=stamp, sequence=0)
+            return write_parts(online, name, parts, stamp=stamp, owned=owned, on_part=on_part)
+        progress = msgspec.msgpack.encode((part.done, part.total, stamp))
+        online.write({**part.puts, note: progress}, (), stamp=stamp, sequence=0)
+        n_rows += part.n_rows
+        if on_part is not None:
+            on_part(part)
+    return n_rows
+
+
+def _clear(online: OnlineWriter, prefix: bytes, stamp: Instant) -> None:
+    """Remove every key that begins with a prefix, if there is one."""
+    while prefix:
+        with online.snapshot() as snapshot:
+            doomed = [key for key, _ in islice(snapshot.scan(prefix, prefix + _BEHIND), _AT_ONCE)]
+        if not doomed:
+            return
+        online.write({}, doomed, stamp=stamp, sequence=0)
 
 
 def rebuild(
@@ -203,24 +307,37 @@ def rebuild(
     """
     n_keys = 0
 
-    def write(puts: dict[bytes, bytes]) -> None:
+    def count(part: Part) -> None:
         nonlocal n_keys
-        online.write(puts, (), stamp=stamp, sequence=0)
-        n_keys += len(puts)
+        n_keys += len(part.puts)
 
     for group in groups:
         if group.hash in built:
             continue
-        for part in backfill.chunks(group, now=now, stamp=stamp):
-            write(part.puts)
+        parts = partial(_chunks_after, backfill, group, now, stamp)
+        write_parts(online, group.hash, parts, stamp=stamp, owned=group.prefix, on_part=count)
     for source in project.sources:
-        for part in backfill.index(source, stamp=stamp):
-            write(part.puts)
+        parts = partial(_index_after, backfill, source, stamp)
+        write_parts(online, f"index-{source}", parts, stamp=stamp, on_part=count)
     for puts in _logged(project, lake):
-        write(puts)
-    online.write({CURSOR_KEY: msgspec.msgpack.encode(cursor)}, (), stamp=stamp, sequence=sequence)
+        online.write(puts, (), stamp=stamp, sequence=0)
+        n_keys += len(puts)
+    with online.snapshot() as snapshot:
+        notes = [key for key, _ in snapshot.scan(PROGRESS_PREFIX, PROGRESS_PREFIX + _BEHIND)]
+    # Last, and at once: the store is whole, and where the applier goes on.
+    online.write({CURSOR_KEY: msgspec.msgpack.encode(cursor)}, notes, stamp=stamp, sequence=sequence)
     online.sync()
     return n_keys + 1
+
+
+def _chunks_after(
+    backfill: Backfill, group: StateGroup, now: Instant | None, stamp: Instant, after: int
+) -> Iterator[Part]:
+    return backfill.chunks(group, now=now, stamp=stamp, after=after)
+
+
+def _index_after(backfill: Backfill, source: str, stamp: Instant, after: int) -> Iterator[Part]:
+    return backfill.index(source, stamp=stamp, after=after)
 
 
 def _logged(project: CompiledProject, lake: LakeReader) -> Iterator[dict[bytes, bytes]]:
@@ -241,62 +358,166 @@ def _logged(project: CompiledProject, lake: LakeReader) -> Iterator[dict[bytes, 
             yield {shadow_key(namespace, *one): known for one in scored}
 
 
-def _canonical_keys(mapped: StateRows) -> list[bytes | None]:
-    """Canonical key bytes of each row; None where a part is null. Each different key is encoded once."""
-    columns = [
-        (part.cast(pa.int64()) if pa.types.is_timestamp(part.type) else part).to_pylist()
-        for part in mapped.keys
+class _Span(NamedTuple):
+    """A range of event time, open where None."""
+
+    since: Instant | None
+    until: Instant | None
+
+
+def _part_of(keys: pa.ChunkedArray, n_parts: int) -> Micros:
+    """The part of each row by its key: the same on every run."""
+    coded = _coded(keys)
+    parts = [
+        crc32(key if isinstance(key, bytes) else key.encode()) % n_parts
+        for key in coded.dictionary.to_pylist()
     ]
-    return canonical_keys(columns)
+    found: Micros = np.array([*parts, 0], np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
+    return found
 
 
-def _parts(keys: Sequence[bytes | None], n_parts: int) -> Micros:
-    """The part of each key: the same on every run; -1 for a row without a key."""
-    return np.fromiter((-1 if key is None else crc32(key) % n_parts for key in keys), np.int64, len(keys))
+def _coded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    one = combined(column)
+    return one if pa.types.is_dictionary(one.type) else one.dictionary_encode()
 
 
-def _pack(
-    group: StateGroup,
-    layout: ChunkLayout,
-    facts: pa.Table,
-    mapped: StateRows,
-    keys: Sequence[bytes | None],
-    places: Micros,
-) -> dict[bytes, bytes]:
-    """Some rows as whole chunks."""
-    if not len(places):
+def _ready(group: StateGroup, facts: pa.Table, mapped: StateRows) -> pa.Table:
+    """Rows that have a key, with all that a chunk holds: `head` of the online key, id, instants, order and values."""
+    heads, codes = _heads(group, mapped)
+    table = pa.table(
+        {
+            "head": pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), heads),
+            "event_id": facts["event_id"],
+            "event_time": facts["event_time"],
+            "applied_at": facts["applied_at"],
+            **{f"order {n}": values for n, values in enumerate(mapped.order)},
+            **{f"value {name}": values for name, values in mapped.columns.items()},
+        }
+    )
+    return table if (codes >= 0).all() else table.filter(pa.array(codes >= 0))
+
+
+def _heads(group: StateGroup, mapped: StateRows) -> tuple[pa.Array, Micros]:
+    """What online keys begin with, each once, and which it is for each row; -1 where a part of the key is null."""
+    columns = [part.cast(pa.int64()) if pa.types.is_timestamp(part.type) else part for part in mapped.keys]
+
+    def head(key: EntityKey) -> bytes:
+        return key_head(group, encode_key(key))
+
+    if len(columns) == 1:
+        coded = columns[0].dictionary_encode()
+        codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return pa.array(canonical_keys([coded.dictionary.to_pylist()], encode=head), pa.binary()), codes
+    found = canonical_keys([column.to_pylist() for column in columns], encode=head)
+    code_of: dict[bytes | None, int] = {None: -1}
+    for each in found:
+        code_of.setdefault(each, len(code_of) - 1)
+    codes = np.fromiter((code_of[each] for each in found), np.int64, len(found))
+    return pa.array([each for each in code_of if each is not None], pa.binary()), codes
+
+
+def _pack(group: StateGroup, layout: ChunkLayout, rows: pa.Table) -> dict[bytes, bytes]:
+    """Rows as whole chunks."""
+    if not rows.num_rows:
         return {}
-    at = pa.array(places)
-    rows = facts.select(["event_id", "event_time", "applied_at"]).take(at)
     times = _micros(rows["event_time"])
     packed = layout.encode(
         times,
         [row_id(each) for each in rows["event_id"].to_pylist()],
         _micros(rows["applied_at"]),
-        {name: column.take(at) for name, column in mapped.columns.items()},
-        order=[values.take(at) for values in mapped.order],
+        {name: rows[f"value {name}"] for name, _ in layout.columns},
+        order=[rows[f"order {n}"] for n in range(layout.order)],
     )
+    coded = _coded(rows["head"])
+    heads = coded.dictionary.to_pylist()
+    # A chunk is a key and a number: both in one integer.
     numbers = times // group.span_us
-    place_of: dict[bytes, int] = {}
-    owners = np.empty(len(places), np.int64)
-    for n, (place, number) in enumerate(zip(places.tolist(), numbers.tolist(), strict=True)):
-        key = keys[place]
-        assert key is not None
-        chunk = key_head(group, key) + key_tail(number)
-        owners[n] = place_of.setdefault(chunk, len(place_of))
-    chunks = layout.merge([b""] * len(place_of), packed, owners)
-    return dict(zip(place_of, chunks, strict=True))
+    first = int(numbers.min())
+    width = int(numbers.max()) - first + 1
+    codes = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    chunks, owners = np.unique(codes * width + (numbers - first), return_inverse=True)
+    tails: dict[int, bytes] = {}
+    keys = []
+    for code, n in zip((chunks // width).tolist(), (chunks % width).tolist(), strict=True):
+        if n not in tails:
+            tails[n] = key_tail(first + n)
+        keys.append(heads[code] + tails[n])
+    return dict(zip(keys, layout.merge([b""] * len(keys), packed, owners), strict=True))
 
 
-def _hashes(rows: pa.Table) -> dict[str, dict[int, bytes]]:
-    """Payload hashes by id and revision; a row of the table has none."""
-    found: dict[str, dict[int, bytes]] = {}
-    columns = (rows[name].to_pylist() for name in ("event_id", "revision", "payload_hash"))
-    for event_id, revision, payload_hash in zip(*columns, strict=True):
-        hashes = found.setdefault(event_id, {})
+_KNOWN_ROWS: Final = pa.schema(
+    [
+        ("event_id", pa.string()),
+        ("revision", pa.int64()),
+        ("payload_hash", pa.binary()),
+        ("standing", pa.int64()),
+        ("event_time", pa.int64()),
+        ("places", pa.list_(pa.binary())),
+    ]
+)
+
+
+def _known_rows(
+    stored: pa.Table, highest: pa.Table, standing_rows: pa.Table, maps: Sequence[StateRowMap]
+) -> pa.Table:
+    """What is known of ids, in rows: of each stored revision the hash, of each id what stands and where it lies."""
+    hashes = {
+        "event_id": stored["event_id"],
+        "revision": stored["revision"],
+        "payload_hash": stored["payload_hash"],
+    }
+    stands = {"event_id": highest["event_id"], "standing": highest["revision"]}
+    lies: dict[str, Any] = {"event_id": standing_rows["event_id"]}
+    lies["event_time"] = standing_rows["event_time"].cast(pa.int64())
+    lies["places"] = _places(maps, standing_rows)
+    tables = [pa.table(hashes), pa.table(stands), pa.table(lies)]
+    return pa.concat_tables(
+        [
+            pa.table(
+                [
+                    table[field.name].cast(field.type)
+                    if field.name in table.column_names
+                    else pa.nulls(table.num_rows, field.type)
+                    for field in _KNOWN_ROWS
+                ],
+                schema=_KNOWN_ROWS,
+            )
+            for table in tables
+        ]
+    )
+
+
+def _places(maps: Sequence[StateRowMap], rows: pa.Table) -> pa.Array:
+    """The heads of the online keys under which each row lies."""
+    n = rows.num_rows
+    found, owners = [pa.array([], pa.binary())], [np.zeros(0, np.int64)]
+    for rows_of in maps:
+        heads, codes = _heads(rows_of.group, rows_of.map(rows.select(rows_of.needed)))
+        held = np.flatnonzero(codes >= 0)
+        found.append(heads.take(pa.array(codes[held])))
+        owners.append(held)
+    owner = np.concatenate(owners)
+    order = np.argsort(owner, kind="stable")
+    offsets = np.searchsorted(owner[order], np.arange(n + 1)).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.concat_arrays(found).take(pa.array(order)))
+
+
+def _entries(rows: pa.Table) -> dict[str, Known]:
+    """Entries by id; a row of the table has no hash."""
+    entries: dict[str, Known] = {}
+    for event_id, revision, payload_hash, stands, event_time, places in zip(
+        *(rows[name].to_pylist() for name in _KNOWN_ROWS.names), strict=True
+    ):
+        known = entries.get(event_id)
+        if known is None:
+            known = entries[event_id] = Known({})
         if payload_hash is not None:
-            hashes[revision] = payload_hash
-    return found
+            known.hashes[revision] = payload_hash
+        if stands is not None:
+            known.standing = stands
+        if event_time is not None:
+            known.event_time, known.places = event_time, places
+    return entries
 
 
 def _micros(column: pa.ChunkedArray) -> Micros:

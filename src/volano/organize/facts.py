@@ -8,6 +8,7 @@ clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,7 @@ from volano.records.journal import Operation
 from volano.values.arrow import ARROW_TYPES, INSTANT
 from volano.values.event_ids import event_id
 from volano.values.instants import NEVER, Instant
+from volano.values.schema import Field
 
 FACT_COLUMNS: Final = pa.schema(
     [
@@ -61,6 +63,7 @@ class Facts:
         self._sql = sql
         self._handovers = handovers
         self._tables: dict[str, pa.Table] = {}
+        self._large: set[str] = set()
 
     def rows(
         self,
@@ -72,6 +75,7 @@ class Facts:
         columns: Sequence[str] | None = None,
         for_features: bool = False,
         version: int | None = None,
+        timeless: bool = False,
     ) -> pa.Table:
         """The facts of a source, every revision.
 
@@ -83,6 +87,7 @@ class Facts:
             for_features: leave out rows that were pushed later than `accept_late`: they change no feature, and
                 supersede no row that does.
             version: of the fact table; the newest when None.
+            timeless: only the rows without an event time.
 
         Returns:
             event_id, revision (-1: from the table), operation, event_time, received_at, applied_at, known_at,
@@ -98,6 +103,11 @@ class Facts:
         definition = self._project.source(source)
         wanted = [field for field in definition.schema.fields if columns is None or field.name in columns]
         names = [field.name for field in wanted if field.name not in FACT_COLUMNS.names]
+        if timeless:
+            streamed = self._timeless(definition, names, stamp, for_features, version)
+            return _with_supersession(
+                streamed, self._replacing(definition, streamed, False, stamp, for_features, version)
+            )
         streamed = self._streamed(definition, names, since, until, stamp, for_features, version)
         tabled = self._tabled(definition, names, since, until, stamp)
         rows = pa.concat_tables([streamed, tabled]) if tabled is not None else streamed
@@ -105,6 +115,30 @@ class Facts:
             definition, rows, tabled is not None and tabled.num_rows > 0, stamp, for_features, version
         )
         return _with_supersession(rows, replacing)
+
+    def spans(self, source: str, n_rows: int) -> list[tuple[Instant | None, Instant | None]]:
+        """Ranges of event time that hold about so many rows of a source each, oldest first.
+
+        One open range when all fit. Otherwise the source's table is read range by range from then on, and not kept;
+        that an id occurs twice in it shows only inside a range.
+        """
+        definition = self._project.source(source)
+        streamed = self._read(definition, ["event_time"], "event_time", None, None, None)["event_time"]
+        times = _micros(streamed.drop_null())
+        if definition.table is not None and source not in self._tables:
+            handover = self._handovers.get(source)
+            address = handover.table if handover is not None and handover.table else definition.table
+            column = self._sql.read_table(address, columns=[definition.event_time])
+            if column.num_rows > n_rows and pa.types.is_timestamp(column.schema.types[0]):
+                if handover is not None and source not in self._large:
+                    self._verify(definition, handover, address)
+                self._large.add(source)
+                times = np.concatenate([times, _micros(column[0].drop_null())])
+        if len(times) <= n_rows:
+            return [(None, None)]
+        times = np.sort(times)
+        edges: list[int | None] = [None, *np.unique(times[n_rows::n_rows]).tolist(), None]
+        return list(pairwise(edges))
 
     def snapshots(self) -> dict[str, str]:
         """The pinned content token of every table, by source."""
@@ -122,6 +156,18 @@ class Facts:
     ) -> pa.Table:
         rows = self._read(source, [*FACT_COLUMNS.names, *names], "event_time", since, until, version)
         return _counting(rows, source, stamp, for_features)
+
+    def _timeless(
+        self,
+        source: CompiledSource,
+        names: Sequence[str],
+        stamp: Instant | None,
+        for_features: bool,
+        version: int | None,
+    ) -> pa.Table:
+        """Retractions may lack an event time; they have a revision."""
+        rows = self._read(source, [*FACT_COLUMNS.names, *names], "revision", 1, None, version)
+        return _counting(rows.filter(rows["event_time"].is_null()), source, stamp, for_features)
 
     def _read(
         self,
@@ -160,7 +206,10 @@ class Facts:
             )
         if handover is not None and stamp is not None and handover.stamp > stamp:
             return None
-        rows = self._table(source, handover).select([*FACT_COLUMNS.names, *names])
+        if source.name in self._large:
+            rows = self._range(source, handover, names, since, until)
+        else:
+            rows = self._table(source, handover).select([*FACT_COLUMNS.names, *names])
         if since is None and until is None:
             return rows
         times = _micros(rows["event_time"])
@@ -170,6 +219,24 @@ class Facts:
         if until is not None:
             inside &= times < until
         return rows if inside.all() else rows.filter(pa.array(inside))
+
+    def _range(
+        self,
+        source: CompiledSource,
+        handover: HandOver | None,
+        names: Sequence[str],
+        since: Instant | None,
+        until: Instant | None,
+    ) -> pa.Table:
+        """Some columns of a range of a table that does not fit memory."""
+        address = handover.table if handover is not None and handover.table else source.table
+        assert address is not None
+        wanted = {*names, *source.id_columns, source.event_time}
+        fields = tuple(field for field in source.schema.fields if field.name in wanted)
+        read = [field.name for field in fields] + ([] if source.known_at is None else [source.known_at])
+        rows = self._sql.read_table(address, columns=read, between=(source.event_time, since, until))
+        facts = _facts_of_table(source, rows, handover, address, fields)
+        return facts.select([*FACT_COLUMNS.names, *names])
 
     def _table(self, source: CompiledSource, handover: HandOver | None) -> pa.Table:
         """All rows of the table before the hand-over, as facts; read and verified once."""
@@ -296,15 +363,17 @@ def _or_null(instants: Micros) -> pa.Array:
 
 
 def _facts_of_table(
-    source: CompiledSource, table: pa.Table, handover: HandOver | None, address: str
+    source: CompiledSource,
+    table: pa.Table,
+    handover: HandOver | None,
+    address: str,
+    fields: Sequence[Field] | None = None,
 ) -> pa.Table:
     """Rows of an author's table as facts: before the hand-over, with ids, known_at and the hand-over's stamp."""
     where = f"source {source.name}, table {address}"
-    columns = {
-        field.name: _declared(table, field.name, ARROW_TYPES[field.dtype], where)
-        for field in source.schema.fields
-    }
-    for field in source.schema.fields:
+    wanted = source.schema.fields if fields is None else fields
+    columns = {field.name: _declared(table, field.name, ARROW_TYPES[field.dtype], where) for field in wanted}
+    for field in wanted:
         must = field.name in source.id_columns or field.name == source.event_time or not field.nullable
         if must and columns[field.name].null_count:
             _refuse_nulls(table, field.name, columns[field.name], where)

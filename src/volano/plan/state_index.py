@@ -17,6 +17,8 @@ from volano.values.instants import Instant
 INDEX_PREFIX: Final = b"\x00volidx\x00"
 CURSOR_KEY: Final = b"\x00volcur\x00"
 """Holds how far the journal was applied, in the transaction that applied it."""
+PROGRESS_PREFIX: Final = b"\x00volfil\x00"
+"""In front of how far each part of a fill has come. Gone when the store is whole."""
 TABLE_REVISION: Final = -1
 """The revision of a row that came from a table: every pushed row of its id replaces it, which is no conflict."""
 NOTHING_STANDS: Final = -2

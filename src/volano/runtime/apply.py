@@ -7,14 +7,14 @@ together with the definitions, in one compare-and-set.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 import msgspec
 
 from volano.collect.tables import lake_tables
 from volano.errors import ConflictError, CorruptionError
-from volano.organize.backfill import Backfill
+from volano.organize.backfill import Backfill, Part, write_parts
 from volano.organize.facts import Facts
 from volano.plan.plan import Plan
 from volano.plan.state import StateGroup
@@ -37,6 +37,7 @@ from volano.runtime.applied import Applied, find_applied, note_applied, put_appl
 from volano.runtime.binding import needed_projects, rebind_releases
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
 from volano.runtime.rebuilding import as_of, fill
+from volano.runtime.scratch import FileScratch
 from volano.runtime.stores import Stores
 from volano.values.instants import Instant
 
@@ -146,18 +147,24 @@ class Application:
         return snapshot
 
     def _backfill(self, step: BackfillGroup) -> str:
-        """Chunks of one group, part by part; a part that was written before is written the same again."""
+        """Chunks of one group, part by part; an attempt that was cut short goes on behind its last part."""
         (group,) = self._groups([step.group])
         handovers = self._handovers()
         facts = Facts(self._plan.project, self._stores.lake, self._stores.sql, handovers)
-        work = Backfill(self._plan.project, [group], facts, self._stores.sql, self._functions())
+        functions = self._functions()
         stamp = as_of(self._stores, handovers)
         online = self._stores.online(self._state)
-        n_rows = 0
-        for part in work.chunks(group, stamp=stamp):
-            online.write(part.puts, (), stamp=stamp, sequence=0)
-            n_rows += part.n_rows
+
+        def report(part: Part) -> None:
             self._reporter.advanced(part.done, f"{', '.join(step.views)}: part {part.done} of {part.total}")
+
+        with FileScratch(self._stores.data / "scratch") as scratch:
+            work = Backfill(self._plan.project, [group], facts, self._stores.sql, functions, scratch=scratch)
+
+            def parts(after: int) -> Iterator[Part]:
+                return work.chunks(group, stamp=stamp, after=after)
+
+            n_rows = write_parts(online, group.hash, parts, stamp=stamp, owned=group.prefix, on_part=report)
         return f"{n_rows} rows"
 
     def _register(self, step: RegisterDefinitions) -> str:

@@ -12,6 +12,7 @@ from volano.plan.state_index import CURSOR_KEY
 from volano.protocols.functions import Functions
 from volano.protocols.online_store import OnlineWriter
 from volano.records.handover import HandOver
+from volano.runtime.scratch import FileScratch
 from volano.runtime.stores import Stores
 from volano.values.instants import Instant
 
@@ -39,25 +40,25 @@ def fill(
     """Fill an empty store with everything that was applied; returns the number of keys.
 
     Everything applied must be committed. Afterwards the applier goes on as if it had written the store itself. A
-    filling that was cut short is repeated over itself: the applier rests, so it writes the same again.
+    filling that was cut short goes on behind the last part that it wrote.
 
     Args:
         built: hashes of the groups whose chunks were written before, as of the same stamp.
     """
     facts = Facts(project, stores.lake, stores.sql, handovers)
-    backfill = Backfill(project, groups, facts, stores.sql, functions)
     last = stores.apply_log.last()
-    n_keys = rebuild(
-        online,
-        backfill,
-        project,
-        groups,
-        stores.lake,
-        stamp=as_of(stores, handovers),
-        sequence=0 if last is None else last.sequence,
-        cursor=_cursor(stores),
-        built=built,
-    )
+    with FileScratch(stores.data / "scratch") as scratch:
+        n_keys = rebuild(
+            online,
+            Backfill(project, groups, facts, stores.sql, functions, scratch=scratch),
+            project,
+            groups,
+            stores.lake,
+            stamp=as_of(stores, handovers),
+            sequence=0 if last is None else last.sequence,
+            cursor=_cursor(stores),
+            built=built,
+        )
     rebuilt = getattr(online, "rebuilt", None)
     if rebuilt is not None:
         rebuilt()
