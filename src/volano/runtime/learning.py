@@ -183,24 +183,52 @@ class Learner:
         """Judge a trained version on its own evaluation part, and release it if the gate lets it pass.
 
         Args:
-            force_reason: release it whatever the gate says, for this recorded reason. It is measured all the same.
+            force_reason: release it whatever the gate says, for this recorded reason; also as the first release. It is
+                measured all the same, on as many labels as there are: no release goes without its evidence.
 
         Raises:
-            NotReadyError: it cannot be measured, and nothing serves yet.
+            NotReadyError: it cannot be measured, and it is forced or nothing serves yet.
         """
-        catalog = self._session.stores.catalog
         candidate = self.candidate(version)
-        before = releases.current(catalog, decision)
-        if before is not None and force_reason is not None and before.champion != version.version:
-            verdict = self._verdict(self._gate(decision), before, candidate)
-            evidence = () if verdict.evaluation is None else (verdict.evaluation,)
-            reason = f"{force_reason} (forced; the gate said: {verdict.reason})"
+        before = releases.current(self._session.stores.catalog, decision)
+        if force_reason is None or (before is not None and before.champion == version.version):
+            return self.judge(decision, candidate, at=at, actor=actor)
+        return self._force(decision, candidate, before, force_reason, at=at, actor=actor)
+
+    def _force(
+        self,
+        decision: str,
+        candidate: Candidate,
+        before: ReleaseEvent | None,
+        force_reason: str,
+        *,
+        at: Instant,
+        actor: str,
+    ) -> ReleaseEvent:
+        version, gate = candidate.version, self._gate(decision)
+        verdict = self._verdict(gate, before, candidate)
+        measured = verdict
+        if verdict.evaluation is None:  # the gate asks for more labels than there are; force does not
+            measured = self._verdict(msgspec.structs.replace(gate, min_labels=1), before, candidate)
+        if measured.evaluation is None:
+            raise NotReadyError(
+                f"{version.version} cannot be released, forced or not, for it cannot be measured: {measured.reason}",
+                where=f"decision {decision}, evaluation part {candidate.evaluation.manifest.name}",
+                mend="force overrules the gate, not the need for evidence: wait for mature labels of both kinds, "
+                "then train again",
+            )
+        reason = f"{force_reason} (forced; the gate said: {verdict.reason})"
+        evidence, bundle = (measured.evaluation,), self._bundle(decision, version)
+        if before is None:
+            event = releases.first_release(
+                decision, version, at=at, actor=actor, reason=reason, evidence=evidence, bundle=bundle
+            )
+        else:
             event = releases.release(
                 before, version, at=at, actor=actor, reason=reason, evidence=evidence, verify=self.verify,
-                bundle=self._bundle(decision, version),
+                bundle=bundle,
             )  # fmt: skip
-            return self._write(event, before)
-        return self.judge(decision, candidate, at=at, actor=actor)
+        return self._write(event, before)
 
     def rollback(self, decision: str, *, at: Instant, actor: str, reason: str) -> ReleaseEvent:
         """Go back to the champion before the present one; its artifact is loaded and checked first."""
