@@ -21,7 +21,7 @@ from volano.kernels.chunks import (
     chunk_span_us,
 )
 from volano.kernels.features import WindowFeature
-from volano.kernels.oracle import Query, Row, Value
+from volano.kernels.oracle import Query, Row
 from volano.kernels.windows import compute
 
 FEATURES = every_feature()
@@ -41,7 +41,9 @@ def packed(rows: list[Row]) -> PackedRows:
     )
 
 
-def bits(x: Value) -> object:
+def bits(x: object) -> object:
+    if isinstance(x, list):
+        return [bits(each) for each in x]
     return struct.pack("d", x) if isinstance(x, float) else x
 
 

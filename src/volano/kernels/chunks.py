@@ -8,24 +8,26 @@ follows from q alone: `chunk_numbers`.
 
 from __future__ import annotations
 
+import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from volano.errors import DefinitionError, StateMismatchError
-from volano.kernels.aggregates import FOLD_NAMES, FOLDS, Fold
+from volano.kernels.aggregates import FOLD_NAMES, FOLDS, PICKS, Fold
 from volano.kernels.arrays import ALWAYS, F64, I64, NEVER, AnyArray
-from volano.kernels.columns import ARROW_TYPES, combined, read_column, write_column
+from volano.kernels.columns import arrow_type, combined, read_column, write_column
 from volano.kernels.compiled import kernels
 from volano.kernels.features import WindowFeature
 from volano.kernels.history import ArrayLike, id_words, instants
 
-Value: TypeAlias = "float | int | bool | str | None"
+Value: TypeAlias = Any
+"""A float, int, bool or str, a list of one of them, or None."""
 
 _MAGIC = int.from_bytes(b"VOLCHNK\x01", "little")
 _EMPTY = np.empty(0, np.int64)
@@ -369,10 +371,16 @@ class ChunkReader:
         self.types = tuple(f.output_type(layout.types) for f in self.features)
         self._one, self._many = kernels().read_one, kernels().read_many
         self.spec, self.params = _spec(self.features, layout)
-        self.n_words = len(self.features) + (len(self.features) + 63) // 64
+        self._places = _places(self.features)
+        self._n_outputs = self._places[-1]
+        self.n_words = self._n_outputs + (self._n_outputs + 63) // 64
         self._no_request = PackedRows(np.empty((0, layout.width), np.int64), _EMPTY)
-        self._integers = tuple(o for o, kind in enumerate(self.types) if kind in ("int64", "timestamp"))
-        self._odd = tuple((o, kind) for o, kind in enumerate(self.types) if kind in ("bool", "string"))
+        kinds = list(zip(self._places, self.types, strict=False))
+        self._integers = tuple(o for o, kind in kinds if kind in ("int64", "timestamp"))
+        self._odd = tuple(
+            (p, o, kind) for p, (o, kind) in enumerate(kinds) if kind not in ("float64", "int64", "timestamp")
+        )
+        self._has_lists = self._n_outputs != len(self.features)
         self._local = threading.local()
 
     def read(
@@ -441,8 +449,24 @@ class ChunkReader:
         done = self._many(buf, asks, own.words, own.heap, self.spec, self.params, out)
         if done < 0:
             raise self.layout.mismatch(chunks[-1 - done][0])
-        words, floats = out.tolist(), out.view(np.float64).tolist()
-        return [self.values(words[k], floats[k], joined, own, k) for k in range(n)]
+        return self._many_values(out, joined, own)
+
+    def _many_values(self, out: I64, joined: bytes, request: PackedRows) -> list[tuple[Value, ...]]:
+        """Python values from a matrix of results, column by column: several times faster than row by row."""
+        n_outputs = self._n_outputs
+        columns: list[list[Any]] = out.view(np.float64)[:, :n_outputs].T.tolist()
+        for o in self._integers:
+            columns[o] = out[:, o].tolist()
+        for p, o, kind in self._odd:
+            words = out[:, o : self._places[p + 1]].tolist()
+            columns[o] = [self._odd_value(p, kind, own, joined, request, n) for n, own in enumerate(words)]
+        if out[:, n_outputs:].any():
+            bits = np.unpackbits(out[:, n_outputs:].copy().view(np.uint8), axis=1, bitorder="little")
+            for n, o in zip(*np.nonzero(bits), strict=True):
+                columns[o][n] = None
+        if self._has_lists:
+            columns = [columns[o] for o in self._places[:-1]]
+        return list(zip(*columns, strict=True)) if columns else [()] * len(out)
 
     def read_arrow(
         self,
@@ -458,7 +482,7 @@ class ChunkReader:
         columns = list(zip(*rows, strict=True)) if rows else [()] * len(self.features)
         return pa.table(
             {
-                f.name: pa.array(values, ARROW_TYPES[kind])
+                f.name: pa.array(values, arrow_type(kind))
                 for f, kind, values in zip(self.features, self.types, columns, strict=True)
             }
         )
@@ -475,31 +499,79 @@ class ChunkReader:
 
         `joined` is what was read; `request` and its row n are where a string of the request's own stands.
         """
-        n_outputs = len(self.types)
+        n_outputs = self._n_outputs
         for o in self._integers:
             floats[o] = words[o]
-        if self._odd:
-            for o, kind in self._odd:
-                floats[o] = words[o] != 0 if kind == "bool" else self._text(o, words[o], joined, request, n)
+        for p, o, kind in self._odd:
+            floats[o] = self._odd_value(p, kind, words[o : self._places[p + 1]], joined, request, n)
         for w in range(n_outputs, self.n_words):
             nulls = words[w] & 0xFFFFFFFFFFFFFFFF
             while nulls:
                 bit = nulls & -nulls
                 floats[64 * (w - n_outputs) + bit.bit_length() - 1] = None
                 nulls ^= bit
+        if self._has_lists:
+            return tuple([floats[o] for o in self._places[:-1]])
         del floats[n_outputs:]
         return tuple(floats)
 
-    def _text(self, o: int, word: int, joined: bytes, request: PackedRows | None, n: int) -> str | None:
+    def _odd_value(
+        self, p: int, kind: str, words: list[int], joined: bytes, request: PackedRows | None, n: int
+    ) -> Value:
+        """The value of feature p, whose type is not a number, from its words."""
+        match kind:
+            case "bool":
+                return words[0] != 0
+            case "string":
+                return self._text(p, words[0], joined, request, n)
+            case "list<float64>":
+                return list(
+                    struct.unpack(f"{words[0]}d", struct.pack(f"{words[0]}q", *words[1 : 1 + words[0]]))
+                )
+            case "list<bool>":
+                return [word != 0 for word in words[1 : 1 + words[0]]]
+            case "list<string>":
+                texts = [self._text(p, word, joined, request, n) for word in words[1 : 1 + words[0]]]
+                return [text for text in texts if text is not None]
+            case _:
+                return list(words[1 : 1 + words[0]])
+
+    def _text(self, p: int, word: int, joined: bytes, request: PackedRows | None, n: int) -> str | None:
         if word == -2 and request is not None:
-            column = list(self.layout.types).index(str(self.features[o].column))
+            column = list(self.layout.types).index(str(self.features[p].column))
             at = int(request.words[n, self.layout.first_value + column])
             return read_text(request.heap.tobytes(), 8 * at) if at >= 0 else None
         return read_text(joined, 8 * word) if word > 0 else None
 
 
+def _places(features: Sequence[WindowFeature]) -> tuple[int, ...]:
+    """The first output word of each feature, and the end; a list takes its length and its values."""
+    sizes = [1 if f.n is None else 1 + f.n for f in features]
+    return tuple(accumulate(sizes, initial=0))
+
+
 def _halves(row_id: int) -> tuple[int, int]:
     return (row_id >> 64) - (1 << 63), (row_id & (2**64 - 1)) - (1 << 63)
+
+
+def _window(f: WindowFeature) -> tuple[int, ...]:
+    """A window as kernels take it: length (-1: whole past), offset, every, delay, include_request, grid, shift."""
+    length = -1 if f.window_us is None else f.window_us
+    grid = f.grid_us
+    return (
+        length,
+        f.offset_us,
+        f.every_us or 0,
+        f.publish_delay_us,
+        int(f.include_request),
+        grid,
+        (grid - 1).bit_length(),
+    )
+
+
+def _windows(features: Iterable[WindowFeature]) -> list[tuple[int, ...]]:
+    """Different windows, ordered by grid."""
+    return sorted(dict.fromkeys(map(_window, features)), key=lambda window: window[5])
 
 
 def _spec(features: tuple[WindowFeature, ...], layout: ChunkLayout) -> tuple[I64, F64]:
@@ -510,38 +582,29 @@ def _spec(features: tuple[WindowFeature, ...], layout: ChunkLayout) -> tuple[I64
     window, number of windows, and begin and end of its states, picks and distinct counts. A window is length
     (-1: all), offset, every, delay, include_request, grid, shift. A state is fold, word, x, y, bit 0 and 1
     when they are integers, begin and end of its finals; a final is window, code, output, parameters. A pick
-    is window, kind, output, column, is string; a distinct count is window, column, is string, output.
+    is window, place in PICKS, output, column, is string, n; a distinct count is window, column, is string, output.
     """
     types = layout.types
     place = {name: c for c, name in enumerate(types)}
     lanes: dict[tuple[int, int, int], list[tuple[int, WindowFeature]]] = {}
-    for o, f in enumerate(features):
+    *places, n_outputs = _places(features)
+    for o, f in zip(places, features, strict=True):
         skipped = [place[c] for c in (f.column, f.over) if c is not None] if f.spec.skip_nulls else []
         x, y = (*skipped, -1, -1)[:2]
         lanes.setdefault((-1 if f.where is None else place[f.where], x, y), []).append((o, f))
-    spec: list[int] = [*layout.numbers().tolist(), 0, 0, 0, 0, 0, 0, 0, 0, len(features)]
+    spec: list[int] = [*layout.numbers().tolist(), 0, 0, 0, 0, 0, 0, 0, 0, n_outputs]
     params: list[float] = [0.0, 0.0]
     n_lanes = len(lanes)
     spec[6], spec[7] = len(spec), len(spec) + 11 * n_lanes
     spec += [0] * (11 * n_lanes)
     for number, (lane, members) in enumerate(lanes.items()):
-        windows: dict[tuple[int, ...], int] = {}
+        windows = {window: w for w, window in enumerate(_windows(f for _, f in members))}
         states: dict[tuple[str, str, str | None], list[list[int]]] = {}
         words: dict[tuple[str, str, str | None], Fold] = {}
         picks: list[int] = []
         distincts: list[int] = []
         for o, f in members:
-            grid = f.grid_us
-            window: tuple[int, ...] = (
-                -1 if f.window_us is None else f.window_us,
-                f.offset_us,
-                f.every_us or 0,
-                f.publish_delay_us,
-                int(f.include_request),
-                grid,
-                (grid - 1).bit_length(),
-            )
-            w = windows.setdefault(window, len(windows))
+            w = windows[_window(f)]
             column = 0 if f.column is None else place[f.column]
             is_string = int(f.column is not None and types[f.column] == "string")
             match f.spec.kind:
@@ -556,7 +619,7 @@ def _spec(features: tuple[WindowFeature, ...], layout: ChunkLayout) -> tuple[I64
                 case "distinct":
                     distincts += [w, column, is_string, o]
                 case kind:
-                    picks += [w, ("count", "first", "last", "since").index(kind), o, column, is_string]
+                    picks += [w, PICKS.index(kind), o, column, is_string, f.n or 1]
         at = [len(spec), len(windows)]
         spec += [n for window in windows for n in window]
         at.append(len(spec))

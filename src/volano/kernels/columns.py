@@ -20,6 +20,15 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 }
 
 
+def arrow_type(kind: str) -> pa.DataType:
+    """The Arrow type of an output, `list<...>` included.
+
+    >>> arrow_type("list<int64>")
+    ListType(list<item: int64>)
+    """
+    return pa.list_(ARROW_TYPES[kind[5:-1]]) if kind.startswith("list<") else ARROW_TYPES[kind]
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column.

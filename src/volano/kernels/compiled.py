@@ -107,6 +107,13 @@ def bit_length(x):
     return 64 - leading_zeros(x)
 
 
+@intrinsic
+def bits_of_float(context, x):
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.IntType(64))
+    return int64(float64), codegen
+
+
 @njit(nogil=True, error_model="numpy", inline="always")
 def as_float(word, is_integer):
     return float(word) if is_integer else float_of_bits(word)
@@ -171,6 +178,7 @@ def _fold_source(fold: str) -> str:
         )
         own_y, y = "own_y[request_row, place]", "y[r]"
     row, matrix = ("float64[::1]", "float64[:,::1]") if floating else ("int64[::1]", "int64[:,::1]")
+    number = "float64" if floating else "int64"
     state = f"types.UniTuple({'float64' if floating else 'int64'}, {spec.words})"
 
     def load(array: str, index: str) -> str:
@@ -252,6 +260,41 @@ def {fold}_block(s, w, at, middle, count, ids, pops, stack, own_x, own_y, reques
                     d = {fold}_merge({load("s", "node")}, d)
                 c = {fold}_merge(c, d)
 {store("state[b, {}]", 8)}
+
+
+@inner(none({matrix}, int64, int64[::1], int64[::1], int64, int64, int64[::1], int64[::1], int64[::1], int64[::1],
+            {number}, float64, {matrix}, {matrix}))
+def {fold}_windows(s, w, begins, ends, b0, b1, gaps, levels, asked, own_gaps, own_x, own_y, stack, state):
+    for b in range(b0, b1):
+        depth = 0
+        for r in range(begins[b], ends[b]):
+            if depth > 0:
+                gap = gaps[r]
+                while depth > 1 and levels[depth - 1] <= gap:
+                    depth -= 1
+                    c = {fold}_merge({pop("depth - 1")}, {pop("depth")})
+{store("stack[depth - 1, {}]", 20)}
+                levels[depth] = gap
+            c = {load("s", "r")}
+{store("stack[depth, {}]", 12)}
+            depth += 1
+        if asked[b]:
+            if depth > 0:
+                gap = own_gaps[b]
+                while depth > 1 and levels[depth - 1] <= gap:
+                    depth -= 1
+                    c = {fold}_merge({pop("depth - 1")}, {pop("depth")})
+{store("stack[depth - 1, {}]", 20)}
+            c = {fold}_init(own_x, {"own_y" if floating else "0"})
+{store("stack[depth, {}]", 12)}
+            depth += 1
+        while depth > 1:
+            depth -= 1
+            c = {fold}_merge({pop("depth - 1")}, {pop("depth")})
+{store("stack[depth - 1, {}]", 12)}
+        if depth > 0:
+            c = {pop("0")}
+{store("state[b, {}]", 12)}
 """
 
 
@@ -266,6 +309,12 @@ _CALLS = {
         "fold",
         FOLD_NAMES,
         "{f}_block(s{k}, w, at, middle, count, ids, pops, stack_{k}, request_x{i}, request_y, request_row, queries, n, "
+        "state_{k})",
+    ),
+    "fold_windows": (
+        "fold",
+        FOLD_NAMES,
+        "{f}_windows(s{k}, w, begins, ends, b0, b1, gaps, levels, asked, own_gaps, own_x{i}, own_y, stack_{k}, "
         "state_{k})",
     ),
 }
@@ -297,22 +346,27 @@ def _dispatch_source() -> list[str]:
 
 
 def _finals(*, each: bool) -> list[str]:
-    """The body of `finish`, over a block, or of `finish_one`."""
+    """The body of `finish`, over a block, or of `finish_one`, whose state is at most four scalars of each type."""
     lines = []
     for code, f in enumerate(FOLDS):
         k = "f" if f.state == "float64" else "i"
-        state = "(" + "".join(f"state_{k}[b, {w}], " for w in range(f.words)) + ")"
         clean = "(np.nan if value != value else value + 0.0)" if k == "f" else "value"
-        total, place = ("total[b]", "n + b") if each else ("total", "o")
-        step = [
-            f"value, good = {f.module}_final({state}, {total}, p0, p1)",
-            f"out_{k}[{place}] = {clean} if good else {'0.0' if k == 'f' else '0'}",
-            "ok[n + b] = good" if each else "return good",
-        ]
         lines.append(f"    if final == {code}:")
-        lines += ["        for b in range(count):"] if each else []
-        lines += [(" " * 12 if each else " " * 8) + line for line in step]
-    return [*lines, "    return None" if each else "    return False"]
+        if each:
+            state = "".join(f"state_{k}[b, {w}], " for w in range(f.words))
+            lines += [
+                "        for b in range(count):",
+                f"            value, good = {f.module}_final(({state}), total[b], p0, p1)",
+                f"            out_{k}[n + b] = {clean} if good else {'0.0' if k == 'f' else '0'}",
+                "            ok[n + b] = good",
+            ]
+        else:
+            state = "".join(f"{k}{w}, " for w in range(f.words))
+            lines += [
+                f"        value, good = {f.module}_final(({state}), total, p0, p1)",
+                f"        return {f'bits_of_float({clean})' if k == 'f' else 'value'}, int(good)",
+            ]
+    return [*lines, "    return None" if each else "    return 0, 0"]
 
 
 def _callees_first(texts: list[str]) -> list[str]:
@@ -415,10 +469,7 @@ def load(folder: Path) -> ModuleType:
     name = f"volano_kernels_{fingerprint(text)}"
     if name in sys.modules:
         return sys.modules[name]
-    try:
-        path = _write(folder, name, text)
-    except OSError:
-        path = _write(Path(tempfile.mkdtemp(prefix="volano-kernels-")), name, text)
+    path = _write_somewhere(folder, name, text)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -439,6 +490,14 @@ def _mark_done(path: Path) -> None:
     done = Path(f"{path}.done")
     if not done.exists() and os.access(path.parent, os.W_OK):
         done.touch()
+
+
+def _write_somewhere(folder: Path, name: str, text: str) -> Path:
+    """Write to the folder, or to a new temporary one."""
+    try:
+        return _write(folder, name, text)
+    except OSError:
+        return _write(Path(tempfile.mkdtemp(prefix="volano-kernels-")), name, text)
 
 
 def _write(folder: Path, name: str, text: str) -> Path:

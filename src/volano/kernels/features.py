@@ -10,6 +10,9 @@ from volano.errors import DefinitionError
 from volano.kernels.aggregates import AGGREGATES, EVERY_TYPE, Aggregate
 from volano.kernels.arrays import FARTHEST
 
+MOST_VALUES = 1000
+"""The largest `n`."""
+
 
 @dataclass(frozen=True, slots=True)
 class WindowFeature:
@@ -27,7 +30,7 @@ class WindowFeature:
         where: a bool column; rows where it is false or null are left out.
         every_us: the grid of the cheap contract; None is exact.
         publish_delay_us: how long after a grid point the value is published; only with `every_us`.
-        n: how many rows, for `first_n` and `last_n`.
+        n: how many values, for `first_n` and `last_n`.
         params: the aggregate's parameters, (prior, weight) for `rate`.
         include_request: whether the request's own event is appended at q.
         over: the second column, `ratio`'s denominator.
@@ -83,13 +86,19 @@ class WindowFeature:
         spec = self.spec
         self._check_window()
         self._check_columns(spec, column_types)
+        if (spec.output == "list") != (self.n is not None) or (
+            self.n is not None and not 0 < self.n <= MOST_VALUES
+        ):
+            mend = f"give n from 1 to {MOST_VALUES}" if spec.output == "list" else "leave n out"
+            raise self._fail(f"{self.aggregate} with n={self.n}", mend)
         if spec.kind == "fold":
             assert self.column is not None
             fold = spec.folds[column_types[self.column]]
             return column_types[self.column] if fold.output == "same" else fold.output
-        if spec.output == "same":
+        if spec.output in ("same", "list"):
             assert self.column is not None
-            return column_types[self.column]
+            kind = column_types[self.column]
+            return f"list<{kind}>" if spec.output == "list" else kind
         return spec.output
 
     def _fail(self, what: str, mend: str) -> DefinitionError:

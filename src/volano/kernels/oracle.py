@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from volano.kernels.arrays import ALWAYS, NEVER
 from volano.kernels.features import WindowFeature
 
-Value: TypeAlias = "float | int | bool | str | None"
+Value: TypeAlias = "float | int | bool | str | list[float | int | bool | str] | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _rate(f: WindowFeature, rows: Sequence[Row], query: Query) -> Value:
 
 def _ratio(f: WindowFeature, rows: Sequence[Row], query: Query) -> Value:
     assert f.column is not None and f.over is not None
-    both = [(r.values[f.column], r.values[f.over]) for r in rows]
+    both: list[tuple[Any, Any]] = [(r.values[f.column], r.values[f.over]) for r in rows]
     pairs = [(float(x), float(y)) for x, y in both if x is not None and y is not None]
     if not pairs:
         return None
@@ -196,6 +196,15 @@ def _last(f: WindowFeature, rows: Sequence[Row], query: Query) -> Value:
     return rows[-1].values[f.column] if rows else None
 
 
+def _first_n(f: WindowFeature, rows: Sequence[Row], query: Query) -> Value:
+    return _column(f, rows)[: f.n] or None
+
+
+def _last_n(f: WindowFeature, rows: Sequence[Row], query: Query) -> Value:
+    assert f.n is not None
+    return _column(f, rows)[-f.n :] or None
+
+
 def _last_non_null(f: WindowFeature, rows: Sequence[Row], query: Query) -> Value:
     xs = _column(f, rows)
     return xs[-1] if xs else None
@@ -231,6 +240,8 @@ NAIVE: dict[str, Callable[[WindowFeature, Sequence[Row], Query], Value]] = {
     "first": _first,
     "last": _last,
     "last_non_null": _last_non_null,
+    "first_n": _first_n,
+    "last_n": _last_n,
     "time_since_last": _since,
     "count_distinct": _distinct,
 }

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from volano.errors import DefinitionError
-from volano.kernels.aggregates import FOLD_NAMES, FOLDS, Fold
-from volano.kernels.arrays import F64, I32, I64, U8, Bools
+from volano.kernels.aggregates import FOLD_NAMES, FOLDS, PICKS, Fold
+from volano.kernels.arrays import F64, I32, I64, U8
 from volano.kernels.columns import Column, write_column
 from volano.kernels.compiled import kernels
 from volano.kernels.features import WindowFeature
@@ -234,12 +234,15 @@ def _latest(asked: SortedQueries, lane: Lane, f: WindowFeature) -> I64:
     return out
 
 
-def _pick(asked: SortedQueries, column: str, rows: I64) -> pa.Array:
-    """The column's value at each row number; -1 is null, -2 the query's own request."""
+def _pick(asked: SortedQueries, column: str, rows: I64, owner: I64 | None = None) -> pa.Array:
+    """The column's value at each row number; -1 is null, -2 the own request of query `owner` (None: one row a
+    query)."""
     c = asked.history.columns[column]
     own = rows == -2
     if own.any():
-        c, rows = _with_request(asked, column, c, rows, own)
+        c, rows = _with_request(
+            asked, column, c, np.where(own, np.arange(asked.n) if owner is None else owner, -1), rows
+        )
     valid = rows >= 0
     if c.valid is not None and len(c.valid):
         valid &= c.valid.take(np.maximum(rows, 0))
@@ -257,15 +260,27 @@ def _taken(c: Column, rows: I64, threads: int) -> F64 | I64:
     return integers
 
 
-def _with_request(asked: SortedQueries, name: str, c: Column, rows: I64, own: Bools) -> tuple[Column, I64]:
-    """The column with the requests' values behind it, and row numbers that find them."""
+def _pick_several(asked: SortedQueries, column: str, rows: I64) -> pa.Array:
+    """A list per query from row numbers by (slot, query); -1 fills up. A query without a row gets null."""
+    by_query = rows.T
+    there = by_query != -1
+    sizes = there.sum(axis=1)
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    values = _pick(asked, column, np.ascontiguousarray(by_query[there]), owner)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]).astype(np.int32)
+    empty = sizes == 0
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(empty) if empty.any() else None)
+
+
+def _with_request(asked: SortedQueries, name: str, c: Column, own: I64, rows: I64) -> tuple[Column, I64]:
+    """The column with the requests' values behind it, and row numbers that find them; `own` is a query or -1."""
     r = asked.request_column(name, c)
     valid = None
     if c.valid is not None or r.valid is not None:
         valid = np.concatenate(
             [x.valid if x.valid is not None else np.ones(len(x.values), bool) for x in (c, r)]
         )
-    moved = np.where(own, len(c.values) + np.arange(len(rows)), rows)
+    moved = np.where(own >= 0, len(c.values) + own, rows)
     return Column(c.type, np.concatenate([c.values, r.values]), valid, r.words), moved
 
 
@@ -279,17 +294,18 @@ class _Window:
     types: Mapping[str, str]
     states: dict[_StateKey, Fold] = field(default_factory=dict)
     finals: dict[_StateKey, list[tuple[int, int, float, float]]] = field(default_factory=dict)
-    picks: list[tuple[int, int]] = field(default_factory=list)
+    picks: list[tuple[int, int, int]] = field(default_factory=list)
     distincts: list[tuple[str, int]] = field(default_factory=list)
     output: dict[str, int] = field(default_factory=dict)
     picked: set[str] = field(default_factory=set)
+    n_outputs: int = 0
 
     def __post_init__(self) -> None:
         shared: dict[str, int] = {}
         for f in self.features:
             kind = f.spec.kind
-            self.output[f.name] = shared.get(kind, self.n_outputs)
-            o = self.output[f.name]
+            o = self.output[f.name] = shared.get(kind, self.n_outputs)
+            self.n_outputs = max(self.n_outputs, o + (f.n or 1))
             if kind == "fold":
                 fold = f.spec.folds[self.types[str(f.column)]]
                 key = (fold.fold, str(f.column), f.over)
@@ -302,14 +318,9 @@ class _Window:
                 self.picked.add(f.name)
                 if kind not in shared:
                     shared[kind] = o
-                    self.picks.append((1 if kind == "first" else 2, o))
+                    self.picks.append((PICKS.index(kind), o, 1))
             else:
-                self.picks.append((0 if kind == "count" else 3, o))
-
-    @property
-    def n_outputs(self) -> int:
-        """How many result rows there are so far."""
-        return max(self.output.values(), default=-1) + 1
+                self.picks.append((PICKS.index(kind), o, f.n or 1))
 
     @property
     def includes(self) -> bool:
@@ -390,7 +401,7 @@ def _sweep(
         _matrix(folds, 5),
         _matrix(finals, 2),
         np.array(params, np.float64).reshape(len(params), 2),
-        _matrix(w.picks, 2),
+        _matrix(w.picks, 3),
         _matrix(counted, 4),
         coded,
         *_requests(asked, codes, w),
@@ -403,7 +414,7 @@ def _sweep(
     )
     share(lambda a, b: kernels().sweep(a, b, *arguments), parts(asked.n, asked.threads))
     values, good = asked.unsorted(out.view(np.int64), ok)
-    return {f.name: _wrap(asked, w, f, values[w.output[f.name]], good[w.output[f.name]]) for f in w.features}
+    return {f.name: _wrap(asked, w, f, values, good) for f in w.features}
 
 
 _NO_TRIE = Trie(
@@ -449,10 +460,12 @@ def _requests(asked: SortedQueries, codes: _Codes, w: _Window) -> tuple[U8, F64,
 
 
 def _wrap(asked: SortedQueries, w: _Window, f: WindowFeature, values: I64, good: U8) -> pa.Array:
+    o = w.output[f.name]
+    if f.n is not None:
+        return _pick_several(asked, str(f.column), values[o : o + f.n])
     if f.name in w.picked:
-        return _pick(asked, str(f.column), values)
+        return _pick(asked, str(f.column), values[o])
     kind = f.output_type(w.types)
-    valid = good.view(bool)
-    return write_column(
-        kind, values.view(np.float64) if kind == "float64" else values, None if valid.all() else valid
-    )
+    valid = good[o].view(bool)
+    column = values[o].view(np.float64) if kind == "float64" else values[o]
+    return write_column(kind, column, None if valid.all() else valid)

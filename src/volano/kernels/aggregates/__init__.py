@@ -35,11 +35,16 @@ _ALL = (
     Aggregate("first", "first", {}, skip_nulls=False),
     Aggregate("last", "last", {}, skip_nulls=False),
     Aggregate("last_non_null", "last", {}),
+    Aggregate("first_n", "first_n", {}, output="list"),
+    Aggregate("last_n", "last_n", {}, output="list"),
     Aggregate("time_since_last", "since", {}, columns=(0, 1), output="float64"),
     Aggregate("count_distinct", "distinct", {}, output="int64"),
 )
 
 AGGREGATES: dict[str, Aggregate] = {a.name: a for a in _ALL}
+
+PICKS = ("count", "first", "last", "since", "first_n", "last_n")
+"""The kinds that need positions only; the place of each is the code that compiled kernels dispatch on."""
 
 FOLDS: tuple[Fold, ...] = tuple(
     sorted({f for a in _ALL for f in a.folds.values()}, key=lambda f: (f.fold, f.module, f.output))
@@ -48,4 +53,4 @@ FOLDS: tuple[Fold, ...] = tuple(
 
 FOLD_NAMES: tuple[str, ...] = tuple(sorted({f.fold for f in FOLDS}))
 
-__all__ = ["AGGREGATES", "EVERY_TYPE", "FOLDS", "FOLD_NAMES", "Aggregate", "Fold"]
+__all__ = ["AGGREGATES", "EVERY_TYPE", "FOLDS", "FOLD_NAMES", "PICKS", "Aggregate", "Fold"]

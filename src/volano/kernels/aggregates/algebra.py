@@ -44,22 +44,22 @@ class Aggregate:
 
     Args:
         name: what authors write.
-        kind: "fold" merges states; "count" counts rows; "first" and "last" pick a row; "since" measures the
-            time since the last row; "distinct" counts different values.
+        kind: "fold" merges states; "count" counts rows; "first" and "last" pick a row, "first_n" and "last_n"
+            several; "since" measures the time since the last row; "distinct" counts different values.
         folds: per column type, how it is folded; empty unless `kind` is "fold".
         columns: how many columns it takes: 0, 1 or 2.
         skip_nulls: whether rows whose column is null are left out.
-        output: the value's type where no fold decides: "same" is the column's.
+        output: the value's type where no fold decides: "same" is the column's, "list" a list of the column's.
         params: the names of its parameters, at most two, in the order of `WindowFeature.params`.
         optional_params: whether the parameters may be left out.
     """
 
     name: str
-    kind: Literal["fold", "count", "first", "last", "since", "distinct"]
+    kind: Literal["fold", "count", "first", "last", "since", "first_n", "last_n", "distinct"]
     folds: dict[str, Fold]
     columns: tuple[int, ...] = (1,)
     skip_nulls: bool = True
-    output: Literal["float64", "int64", "same"] = "same"
+    output: Literal["float64", "int64", "same", "list"] = "same"
     params: tuple[str, ...] = ()
     optional_params: bool = False
 

@@ -74,6 +74,35 @@ def fold_block(
     raise NotImplementedError("written by kernels.compiled")
 
 
+def fold_windows(
+    fold: int,
+    w: int,
+    sf: F64x2,
+    si: I64x2,
+    begins: I64,
+    ends: I64,
+    b0: int,
+    b1: int,
+    gaps: I64,
+    levels: I64,
+    asked: I64,
+    own_gaps: I64,
+    own_x: float,
+    own_xi: int,
+    own_y: float,
+    stack_f: F64x2,
+    stack_i: I64x2,
+    state_f: F64x2,
+    state_i: I64x2,
+) -> None:
+    """Fold the rows of windows [b0, b1) over one fold's states into `state_f` or `state_i`.
+
+    `gaps[r]` is the level between rows r - 1 and r, `own_gaps[b]` between the last row and the request's own event,
+    which takes part where `asked`; `levels` and the stack are scratch.
+    """
+    raise NotImplementedError("written by kernels.compiled")
+
+
 def finish(
     final: int,
     state_f: F64x2,
@@ -93,15 +122,17 @@ def finish(
 
 def finish_one(
     final: int,
-    state_f: F64x2,
-    state_i: I64x2,
-    b: int,
+    f0: float,
+    f1: float,
+    f2: float,
+    f3: float,
+    i0: int,
+    i1: int,
+    i2: int,
+    i3: int,
     total: int,
     p0: float,
     p1: float,
-    out_f: F64,
-    out_i: I64,
-    o: int,
-) -> bool:
-    """One `final` of state b into output o; returns whether it is valid."""
+) -> tuple[int, int]:
+    """One `final` of one state, given as scalars of both types: the value's bits, and whether it is valid."""
     raise NotImplementedError("written by kernels.compiled")

@@ -40,10 +40,10 @@ def read_joint(
         n_most = max(n_most, n_rows)
         n_states = max(n_states, spec[5])
         n_windows = max(n_windows, spec[12])
-    indices = np.empty((6, n_most + n_windows + 1), np.int64)
+    indices = np.empty((5, n_most), np.int64)
     states = np.empty((n_states, n_most), np.float64)
-    small = np.empty((8, n_windows + 80), np.int64)
-    stack = np.empty((80, 4), np.float64)
+    small = np.empty((6, n_windows + 80), np.int64)
+    stack = np.empty((n_windows + 80, 4), np.float64)
     nothing = np.empty(0, np.int64)
     no_request = np.empty((0, 1), np.int64)
     for k in range(key_at.shape[0] - 1):

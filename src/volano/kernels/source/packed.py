@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from volano.kernels.arrays import F64, I64, U8, F64x2, I64r, I64x2
-from volano.kernels.source.bits import spread
-from volano.kernels.source.folds import finish_one, fold_block, lift
+from volano.kernels.arrays import F64, I64, F64x2, I64r, I64x2
+from volano.kernels.source.bits import bit_length, spread
+from volano.kernels.source.folds import finish_one, fold_windows, lift
 from volano.kernels.source.sweep import window_end
-from volano.kernels.source.trie import schedule, schedule_request
 
 ENTRY = ("merge_chunks", "read_many", "read_one")
 
@@ -259,9 +258,9 @@ def read_many(
 ) -> int:
     """Every feature of one view for many keys, from their chunks laid end to end in time order.
 
-    Args (in `kernels.chunks` terms): `asks` columns per key are first word, last word + 1, q, as_of, has
-    excluded id, its high and low word; `request` is one packed row per key or none; `spec` is written by
-    `_ReaderSpec`; a row of `out` holds the values of a key, then a bit per null.
+    Args (in `kernels.chunks` terms): `asks` columns per key are first word, last word + 1, q, as_of, has excluded id,
+    its high and low word; `request` is one packed row per key or none; `spec` is written by `_spec`; a row of `out`
+    holds the values of a key, then a bit per null.
 
     Returns:
         0, or -1 - key when its bytes are of another definition or out of order.
@@ -272,10 +271,10 @@ def read_many(
         if n_rows < 0:
             return -1 - n
         n_most = max(n_most, n_rows)
-    indices = np.empty((6, n_most + spec[12] + 1), np.int64)
+    indices = np.empty((5, n_most), np.int64)
     states = np.empty((spec[5], n_most), np.float64)
-    small = np.empty((8, spec[12] + 80), np.int64)
-    stack = np.empty((80, 4), np.float64)
+    small = np.empty((6, spec[12] + 80), np.int64)
+    stack = np.empty((spec[12] + 80, 4), np.float64)
     for n in range(asks.shape[0]):
         read_key(
             buf,
@@ -317,10 +316,10 @@ def read_one(
     n_rows = check(buf, 0, buf.shape[0], spec)
     if n_rows < 0:
         return -1
-    indices = np.empty((6, n_rows + spec[12] + 1), np.int64)
+    indices = np.empty((5, n_rows), np.int64)
     states = np.empty((spec[5], n_rows), np.float64)
-    small = np.empty((8, spec[12] + 80), np.int64)
-    stack = np.empty((80, 4), np.float64)
+    small = np.empty((6, spec[12] + 80), np.int64)
+    stack = np.empty((spec[12] + 80, 4), np.float64)
     read_key(
         buf,
         0,
@@ -364,21 +363,19 @@ def read_key(
     small: I64x2,
     stack: F64x2,
 ) -> None:
-    """The features of one key into `out`; the other arrays are scratch, as large as its rows."""
+    """The features of one key into `out`.
+
+    Scratch: `indices` has 5 rows and `states` a row per word, as long as the key has rows; `small` has 6 rows and
+    `stack` is as long, 80 more than a lane has windows.
+    """
     width, n_order, first_value = spec[1], spec[2], spec[3]
     first_mask = n_order + 4
     n_outputs = spec[13]
-    rows, heaps, lane_rows, t, ids, at = (
-        indices[0],
-        indices[1],
-        indices[2],
-        indices[3],
-        indices[4],
-        indices[5],
-    )
-    begins, ends, totals, levels, middle, asked = small[0], small[1], small[2], small[3], small[4], small[5]
-    pops = np.empty(ids.shape[0], np.uint8)
-    state = np.empty((spec[12], 4), np.float64)
+    rows, heaps, lane_rows, t, gaps = indices[0], indices[1], indices[2], indices[3], indices[4]
+    begins, ends, totals, asked, own_gaps, levels = small[0], small[1], small[2], small[3], small[4], small[5]
+    state = stack[80:]
+    state_i = state.view(np.int64)
+    stack_i = stack.view(np.int64)
     floats = buf.view(np.float64)
     own = request.reshape(request.shape[0] * request.shape[1])
     own_at = n * width
@@ -387,10 +384,6 @@ def read_key(
     for o in range(n_outputs, out.shape[0]):
         out[o] = 0
     n_rows = gather(buf, begin, end, as_of, excludes, high, low, width, n_order, rows, heaps)
-    request_x = np.empty((1, 1), np.float64)
-    request_y = np.empty((1, 1), np.float64)
-    request_xi = np.empty((1, 1), np.int64)
-    nowhere = np.zeros((5, spec[12]), np.int64)
     for lane in range(spec[6], spec[7], 11):
         where, x, y = spec[lane], spec[lane + 1], spec[lane + 2]
         m = 0
@@ -401,10 +394,8 @@ def read_key(
                 m += 1
         has_request = request.shape[0] > 0 and takes_part(own, own_at, first_mask, first_value, where, x, y)
         n_windows = spec[lane + 4]
-        folds = spec[lane + 6] > spec[lane + 5]
         earliest = m
         newest = 0
-        used = 0
         for w in range(n_windows):
             window = spec[lane + 3] + 7 * w
             stop = window_end(q, spec[window + 1], spec[window + 2], spec[window + 3])
@@ -414,33 +405,17 @@ def read_key(
                 i = first_from(t, 0, j, stop - spec[window])
             begins[w] = i
             ends[w] = j
-            at[w] = used
-            middle[w] = -1
             asked[w] = has_request and spec[window + 4] != 0
             totals[w] = j - i + asked[w]
             if i < j:
                 earliest = min(earliest, i)
                 newest = max(newest, j)
-            if folds:
-                grid, shift = spec[window + 5], spec[window + 6]
-                if used + j - i + 1 > ids.shape[0]:
-                    # Programs of several windows together outgrow the scratch: keep what is there.
-                    ids = grown(ids, used + j - i + 1)
-                    pops = grown_bytes(pops, used + j - i + 1)
-                leaves(i, j, t, grid, shift, ids, pops, levels, used)
-                used += j - i
                 if asked[w]:
-                    difference = spread(t[j - 1], grid, shift) ^ spread(q, grid, shift) if i < j else -1
-                    schedule_request(at[w], used, difference, ids, pops, levels)
-                    used += 1
-        at[n_windows] = used
-        for p in range(spec[lane + 7], spec[lane + 8], 5):
+                    grid, shift = spec[window + 5], spec[window + 6]
+                    own_gaps[w] = bit_length(spread(t[j - 1], grid, shift) ^ spread(q, grid, shift))
+        for p in range(spec[lane + 7], spec[lane + 8], 6):
             pick_one(
-                spec[p],
-                spec[p + 1],
-                spec[p + 2],
-                spec[p + 3],
-                spec[p + 4],
+                spec[p : p + 6],
                 q,
                 begins,
                 ends,
@@ -460,7 +435,6 @@ def read_key(
                 n_outputs,
             )
         for s in range(spec[lane + 5], spec[lane + 6], 7):
-            x_cell, y_cell = first_value + spec[s + 2], first_value + spec[s + 3]
             lift(
                 spec[s],
                 spec[s + 1],
@@ -470,52 +444,71 @@ def read_key(
                 floats,
                 rows,
                 lane_rows,
-                x_cell,
-                y_cell,
+                first_value + spec[s + 2],
+                first_value + spec[s + 3],
                 spec[s + 4],
                 states,
                 integers,
             )
-            if has_request:
-                request_x[0, 0] = as_float(own[own_at + x_cell], spec[s + 4] & 1)
-                request_y[0, 0] = as_float(own[own_at + y_cell], spec[s + 4] & 2)
-                request_xi[0, 0] = own[own_at + x_cell]
-            fold_block(
-                spec[s],
-                spec[s + 1],
-                states,
-                integers,
-                at,
-                middle,
-                n_windows,
-                ids,
-                pops,
-                stack,
-                stack.view(np.int64),
-                request_x,
-                request_xi,
-                request_y,
-                0,
-                nowhere,
-                0,
-                state,
-                state.view(np.int64),
-            )
-            for f in range(spec[s + 5], spec[s + 6], 4):
-                w, o, p = spec[f], spec[f + 2], spec[f + 3]
-                if not finish_one(
-                    spec[f + 1],
+        first = 0
+        while first < n_windows and spec[lane + 5] < spec[lane + 6]:
+            # Windows are ordered by their grid: the levels between rows are computed once for each.
+            grid, shift = spec[spec[lane + 3] + 7 * first + 5], spec[spec[lane + 3] + 7 * first + 6]
+            last = first + 1
+            while last < n_windows and spec[spec[lane + 3] + 7 * last + 5] == grid:
+                last += 1
+            for r in range(earliest + 1, newest):
+                gaps[r] = bit_length(spread(t[r - 1], grid, shift) ^ spread(t[r], grid, shift))
+            for s in range(spec[lane + 5], spec[lane + 6], 7):
+                own_x = 0.0
+                own_y = 0.0
+                own_xi = 0
+                if has_request:
+                    own_xi = own[own_at + first_value + spec[s + 2]]
+                    own_x = as_float(own_xi, spec[s + 4] & 1)
+                    own_y = as_float(own[own_at + first_value + spec[s + 3]], spec[s + 4] & 2)
+                fold_windows(
+                    spec[s],
+                    spec[s + 1],
+                    states,
+                    integers,
+                    begins,
+                    ends,
+                    first,
+                    last,
+                    gaps,
+                    levels,
+                    asked,
+                    own_gaps,
+                    own_x,
+                    own_xi,
+                    own_y,
+                    stack,
+                    stack_i,
                     state,
-                    state.view(np.int64),
-                    w,
-                    totals[w],
-                    params[p],
-                    params[p + 1],
-                    out_f,
-                    out,
-                    o,
-                ):
-                    out[n_outputs + (o >> 6)] |= 1 << (o & 63)
+                    state_i,
+                )
+                for f in range(spec[s + 5], spec[s + 6], 4):
+                    w, o, p = spec[f], spec[f + 2], spec[f + 3]
+                    if first <= w < last:
+                        word, good = finish_one(
+                            spec[f + 1],
+                            state[w, 0],
+                            state[w, 1],
+                            state[w, 2],
+                            state[w, 3],
+                            state_i[w, 0],
+                            state_i[w, 1],
+                            state_i[w, 2],
+                            state_i[w, 3],
+                            totals[w],
+                            params[p],
+                            params[p + 1],
+                        )
+                        out[o] = word
+                        if good == 0:
+                            out[n_outputs + (o >> 6)] |= 1 << (o & 63)
+            first = last
         for d in range(spec[lane + 9], spec[lane + 10], 4):
             w, cell, is_string, o = spec[d], first_value + spec[d + 1], spec[d + 2], spec[d + 3]
             i, j = begins[w], ends[w]
@@ -523,25 +516,10 @@ def read_key(
             out[o] = distinct(buf, i, j, lane_rows, heaps, rows, cell, is_string, table)
             if asked[w]:
                 value = own[own_at + cell]
-                if is_string:
-                    out[o] += unseen(
-                        request_heap,
-                        buf,
-                        0,
-                        value,
-                        lane_rows,
-                        heaps,
-                        rows,
-                        cell,
-                        1,
-                        table,
-                        table.shape[0],
-                        -1,
-                    )
-                else:
-                    out[o] += unseen(
-                        buf, buf, 0, value, lane_rows, heaps, rows, cell, 0, table, table.shape[0], -1
-                    )
+                words = request_heap if is_string else own
+                out[o] += unseen(
+                    words, buf, 0, value, lane_rows, heaps, rows, cell, is_string, table, table.shape[0], -1
+                )
 
 
 def gather(
@@ -585,37 +563,8 @@ def first_from(t: I64, low: int, high: int, x: int) -> int:
     return low
 
 
-def grown(a: I64, n: int) -> I64:
-    """A longer copy."""
-    b = np.empty(2 * n, np.int64)
-    b[: a.shape[0]] = a
-    return b
-
-
-def grown_bytes(a: U8, n: int) -> U8:
-    """A longer copy."""
-    b = np.empty(2 * n, np.uint8)
-    b[: a.shape[0]] = a
-    return b
-
-
-def leaves(i: int, j: int, t: I64, grid: int, shift: int, ids: I64, pops: U8, levels: I64, at: int) -> None:
-    """The program of rows [i, j), every row a piece, written from `at` on."""
-    depth = 0
-    previous = 0
-    for r in range(i, j):
-        v = spread(t[r], grid, shift)
-        ids[at + r - i] = r
-        depth = schedule(previous ^ v if r > i else -1, at + r - i, depth, pops, levels)
-        previous = v
-
-
 def pick_one(
-    w: int,
-    kind: int,
-    o: int,
-    column: int,
-    is_string: int,
+    pick: I64,
     q: int,
     begins: I64,
     ends: I64,
@@ -626,7 +575,7 @@ def pick_one(
     heaps: I64,
     lane_rows: I64,
     buf: I64r,
-    own: I64r,
+    own: I64,
     own_at: int,
     first_mask: int,
     first_value: int,
@@ -634,15 +583,31 @@ def pick_one(
     out_f: F64,
     n_outputs: int,
 ) -> None:
-    """Count, first, last or time since last. A string comes out as the word where it stands, the request's
-    own as -2."""
+    """What needs positions only: count, first, last, time since last, the first or last few.
+
+    A string comes out as the word where it stands, the request's own as -2; a list as its length and then its values.
+    """
+    w, kind, o, column, is_string = pick[0], pick[1], pick[2], pick[3], pick[4]
     i, j = begins[w], ends[w]
     out[o] = 0
     good = totals[w] > 0
     if kind == 0:
         out[o] = totals[w]
         good = True
-    elif good:
+    elif not good:
+        pass
+    elif kind > 3:
+        found = min(pick[5], totals[w])
+        first = i if kind == 4 else i + totals[w] - found
+        out[o] = found
+        for slot in range(found):
+            r = first + slot
+            if r < j:
+                row = lane_rows[r]
+                out[o + 1 + slot] = buf[rows[row] + first_value + column] + (heaps[row] if is_string else 0)
+            else:
+                out[o + 1 + slot] = -2 if is_string else own[own_at + first_value + column]
+    else:
         from_request = asked[w] != 0 and (kind != 1 or i == j)
         if kind == 3:
             out_f[o] = 0.0 if from_request else (q - t[j - 1]) / 1e6
@@ -650,10 +615,10 @@ def pick_one(
             good = present(own, own_at, first_mask, column)
             out[o] = -2 if is_string else own[own_at + first_value + column]
         else:
-            r = lane_rows[i if kind == 1 else j - 1]
-            good = present(buf, rows[r], first_mask, column)
+            row = lane_rows[i if kind == 1 else j - 1]
+            good = present(buf, rows[row], first_mask, column)
             if good:
-                out[o] = buf[rows[r] + first_value + column] + (heaps[r] if is_string else 0)
+                out[o] = buf[rows[row] + first_value + column] + (heaps[row] if is_string else 0)
     if not good:
         out[n_outputs + (o >> 6)] |= 1 << (o & 63)
 

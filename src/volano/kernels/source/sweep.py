@@ -156,7 +156,7 @@ def sweep(
     Args (in `kernels.windows` terms): `queries` rows are key, q, as_of, excluded lane row or -1, the caller's
     place; `links` and `extremes` come from `grow` and `grow_visibility`; `window` is length (-1: whole past),
     offset, every, delay, include_request, grid, shift; `folds`: fold, word, first final, end of finals, row
-    of the request's values; `finals`: code, output; `picks`: 0 count | 1 first | 2 last | 3 since, output;
+    of the request's values; `finals`: code, output; `picks`: place in PICKS, output, how many outputs;
     `distincts`: row of `codes`, number of codes, output, row of the request's codes.
     """
     size = max(longest + 80, 8 * BLOCK)
@@ -293,6 +293,25 @@ def sweep(
             count += 1
         at[count] = used
         for p in range(picks.shape[0]):
+            if picks[p, 0] > 3:
+                pick_several(
+                    picks[p, 0] == 4,
+                    picks[p, 1],
+                    picks[p, 2],
+                    n,
+                    count,
+                    rows,
+                    total,
+                    bounds,
+                    asked,
+                    middle,
+                    at,
+                    begins,
+                    ends,
+                    out_i,
+                    ok,
+                )
+                continue
             pick_block(
                 picks[p, 0],
                 n,
@@ -378,6 +397,53 @@ def pick_block(
             out_i[n + b] = -2 if asked[b] else rows[bounds[b, 1] - 1]
         else:
             out_f[n + b] = 0.0 if asked[b] else (queries[1, n + b] - t[bounds[b, 1] - 1]) / 1e6
+
+
+def pick_several(
+    from_first: bool,
+    o: int,
+    n_values: int,
+    n: int,
+    count: int,
+    rows: I64,
+    total: I64,
+    bounds: I64x2,
+    asked: U8,
+    middle: I64,
+    at: I64,
+    begins: I64,
+    ends: I64,
+    out_i: I64x2,
+    ok: U8x2,
+) -> None:
+    """The first or last rows of a block, oldest first, in outputs o, o + 1, ...; -1 fills up, -2 is the
+    request's own."""
+    for b in range(count):
+        found = min(n_values, total[b])
+        for slot in range(n_values):
+            ok[o + slot, n + b] = 1
+            out_i[o + slot, n + b] = -1
+        n_rows = total[b] - asked[b]
+        first = 0 if from_first else total[b] - found
+        if asked[b] and first + found > n_rows:
+            out_i[o + n_rows - first, n + b] = -2
+            found -= 1
+        if middle[b] >= 0:
+            for slot in range(found):
+                out_i[o + slot, n + b] = rows[bounds[b, 0] + first + slot]
+            continue
+        before = 0
+        slot = 0
+        for p in range(at[b], at[b + 1] - asked[b]):
+            size = ends[p] - begins[p]
+            r = begins[p] + max(0, first - before)
+            while r < ends[p] and slot < found:
+                out_i[o + slot, n + b] = rows[r]
+                slot += 1
+                r += 1
+            before += size
+            if slot == found:
+                break
 
 
 def slide(row: I32, counts: I32, held: I64, i: int, j: int) -> None:
