@@ -24,7 +24,8 @@ def test_gates_know_the_metrics_of_the_kernels():
 @pytest.mark.parametrize(("name", "dtype"), list(product(sorted(set(RULES) & set(AGGREGATES)), SCALARS)))
 def test_aggregates_take_and_give_the_types_of_the_kernels(name, dtype):
     over = "x" if name == "ratio" else None
-    feature = WindowFeature("f", name, "x", window_us=1, over=over)
+    n = 3 if name.endswith("_n") else None
+    feature = WindowFeature("f", name, "x", window_us=1, over=over, n=n)
     try:
         expected = DType(feature.output_type({"x": dtype.value}))
     except DefinitionError:

@@ -105,13 +105,19 @@ def test_shifting_all_times_by_whole_blocks_changes_no_bit(
         return t + by if -(2**61) < t < 2**61 else t
 
     moved = [
-        replace(r, event_time=r.event_time + by, visible_from=late(r.visible_from), visible_until=late(r.visible_until))
+        replace(
+            r,
+            event_time=r.event_time + by,
+            visible_from=late(r.visible_from),
+            visible_until=late(r.visible_until),
+        )
         for r in rows
     ]
     # A block as large as the sign's jump would change which half is first: times stay on one side of zero.
-    if any((r.event_time < 0) != (s.event_time < 0) for r, s in zip(rows, moved, strict=True)) or len(
-        {r.event_time < 0 for r in rows}
-    ) > 1:
+    if (
+        any((r.event_time < 0) != (s.event_time < 0) for r, s in zip(rows, moved, strict=True))
+        or len({r.event_time < 0 for r in rows}) > 1
+    ):
         return
     asked = [replace(q, q=q.q + by, as_of=late(q.as_of)) for q in queries]
     assert answers(features, moved, asked) == answers(features, rows, queries)
@@ -143,7 +149,8 @@ def test_a_hot_key_equals_the_oracle(late: float) -> None:
     seen = t + np.where(rng.random(n) < late, rng.integers(0, 20 * HOUR, n), 0)
     x = rng.normal(100, 30, n)
     rows = [
-        Row("hot", int(a), {"x": float(b)}, (), i, int(c)) for i, (a, b, c) in enumerate(zip(t, x, seen, strict=True))
+        Row("hot", int(a), {"x": float(b)}, (), i, int(c))
+        for i, (a, b, c) in enumerate(zip(t, x, seen, strict=True))
     ]
     queries = [Query("hot", int(q), int(q)) for q in rng.integers(0, 42 * HOUR, 40)]
     ids = np.stack([np.zeros(n, np.uint64), np.arange(n, dtype=np.uint64)], axis=1)

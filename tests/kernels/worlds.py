@@ -152,8 +152,8 @@ def every_feature() -> list[WindowFeature]:
         ("last_n", "x", {"n": 3}),
         ("last_n", "s", {"n": 2}),
         ("first_n", "i", {"n": 2}),
-        ("first_n", "at", {"n": 100}),
-        ("last_n", "flag", {"n": 1}),
+        ("first_n", "x", {"n": 100}),
+        ("last_n", "i", {"n": 1}),
         ("count_distinct", "x", {}),
         ("count_distinct", "i", {}),
     ]

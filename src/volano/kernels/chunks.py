@@ -528,8 +528,6 @@ class ChunkReader:
                 return list(
                     struct.unpack(f"{words[0]}d", struct.pack(f"{words[0]}q", *words[1 : 1 + words[0]]))
                 )
-            case "list<bool>":
-                return [word != 0 for word in words[1 : 1 + words[0]]]
             case "list<string>":
                 texts = [self._text(p, word, joined, request, n) for word in words[1 : 1 + words[0]]]
                 return [text for text in texts if text is not None]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from volano.errors import DefinitionError
-from volano.kernels.aggregates import AGGREGATES, EVERY_TYPE, Aggregate
+from volano.kernels.aggregates import AGGREGATES, EVERY_TYPE, LISTABLE, Aggregate
 from volano.kernels.arrays import FARTHEST
 
 MOST_VALUES = 1000
@@ -98,6 +98,10 @@ class WindowFeature:
         if spec.output in ("same", "list"):
             assert self.column is not None
             kind = column_types[self.column]
+            if spec.output == "list" and kind not in LISTABLE:
+                raise self._fail(
+                    f"{self.aggregate} of {self.column!r}, which is {kind}", f"give {' or '.join(LISTABLE)}"
+                )
             return f"list<{kind}>" if spec.output == "list" else kind
         return spec.output
 

@@ -3,7 +3,7 @@ in `kernels.oracle`."""
 
 from __future__ import annotations
 
-from volano.kernels.aggregates.algebra import EVERY_TYPE, Aggregate, Fold, floating
+from volano.kernels.aggregates.algebra import EVERY_TYPE, LISTABLE, Aggregate, Fold, floating
 
 _INTEGER_TOTAL = Fold("integer_total", "integer_total", 2, "int64", "int64")
 
@@ -53,4 +53,4 @@ FOLDS: tuple[Fold, ...] = tuple(
 
 FOLD_NAMES: tuple[str, ...] = tuple(sorted({f.fold for f in FOLDS}))
 
-__all__ = ["AGGREGATES", "EVERY_TYPE", "FOLDS", "FOLD_NAMES", "PICKS", "Aggregate", "Fold"]
+__all__ = ["AGGREGATES", "EVERY_TYPE", "FOLDS", "FOLD_NAMES", "LISTABLE", "PICKS", "Aggregate", "Fold"]

@@ -65,6 +65,7 @@ class Aggregate:
 
 
 NUMBERS = ("float64", "int64", "bool")
+LISTABLE = ("float64", "int64", "string")
 EVERY_TYPE = ("float64", "int64", "bool", "timestamp", "string")
 
 
