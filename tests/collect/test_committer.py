@@ -151,10 +151,22 @@ def test_small_commits_and_large_ones_give_the_same_tables(world):
     assert world.lake.committed("receipt", "committer") == 30
 
 
+def older(project: CompiledProject) -> tuple[CompiledService, dict[str, CompiledProject]]:
+    """A service that reads less, and the definitions of two bundles: the project's own, and one with that service."""
+    service = CompiledService("risk", "Ask", SERVICE.inputs[:1])
+    (name, model), *_ = project.models.items()
+    models = {name: msgspec.structs.replace(model, service=service)}
+    return service, {"bundle": project, "old": msgspec.structs.replace(project, models=models)}
+
+
 def test_decisions_of_several_services_share_a_table_that_widens(world):
-    old = CompiledService("risk", "Ask", SERVICE.inputs[:1])
-    grown = Committer(world.project, world.reader, world.apply_log, world.lake, services={old.version: old})
-    world.door.log([decision("new"), decision("old", service_version=old.version, features=[7])])
+    old, definitions = older(world.project)
+    grown = Committer(
+        world.project, world.reader, world.apply_log, world.lake, definitions=definitions.__getitem__
+    )
+    world.door.log(
+        [decision("new"), decision("old", bundle="old", service_version=old.version, features=[7])]
+    )
     world.applier.step()
     grown.step()
     rows = {row["decision_id"]: row for row in world.lake.read("decision_get_risk").to_pylist()}
@@ -164,12 +176,14 @@ def test_decisions_of_several_services_share_a_table_that_widens(world):
 
 
 def test_a_decision_of_an_unknown_service_waits_until_the_service_is_known(world):
-    old = CompiledService("risk", "Ask", SERVICE.inputs[:1])
-    world.door.log([decision("old", service_version=old.version, features=[7])])
+    old, definitions = older(world.project)
+    world.door.log([decision("old", bundle="old", service_version=old.version, features=[7])])
     world.applier.step()
-    with pytest.raises(StateMismatchError, match="unknown feature service"):
+    with pytest.raises(StateMismatchError, match="does not declare"):
         world.committer.step()
-    Committer(world.project, world.reader, world.apply_log, world.lake, services={old.version: old}).step()
+    Committer(
+        world.project, world.reader, world.apply_log, world.lake, definitions=definitions.__getitem__
+    ).step()
     assert world.lake.read("decision_get_risk").num_rows == 1
 
 

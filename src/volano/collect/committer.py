@@ -8,7 +8,7 @@ one was.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
@@ -29,8 +29,8 @@ from volano.collect.tables import (
     fact_table,
     lake_tables,
 )
-from volano.errors import StateMismatchError
-from volano.plan.definitions import CompiledProject, CompiledService
+from volano.errors import StateMismatchError, UnknownNameError
+from volano.plan.definitions import CompiledProject, CompiledRequest, CompiledService
 from volano.protocols.apply_log import ApplyLogReader
 from volano.protocols.journal import JournalReader
 from volano.protocols.lake import LakeWriter
@@ -56,7 +56,9 @@ class Committer:
     """Writes the lake.
 
     Args:
-        services: feature services by version, for decisions made by bundles other than the project's own.
+        project: names the sources and tables; it may be wider than what is applied.
+        definitions: the project of a bundle, by its digest: a decision is written with the request and the feature
+            service of the bundle that made it. Without it every decision is the project's own.
         rows_a_commit: how many records are held in memory and committed at once, about.
     """
 
@@ -67,7 +69,7 @@ class Committer:
         apply_log: ApplyLogReader,
         lake: LakeWriter,
         *,
-        services: Mapping[str, CompiledService] | None = None,
+        definitions: Callable[[str], CompiledProject] | None = None,
         rows_a_commit: int = 250_000,
     ) -> None:
         self._project = project
@@ -75,8 +77,7 @@ class Committer:
         self._apply_log = apply_log
         self._lake = lake
         self._rows_a_commit = rows_a_commit
-        self._services = {model.service.version: model.service for model in project.models.values()}
-        self._services.update(services or {})
+        self._definitions = definitions
         self._schemas = {source.name: SourceSchema(source) for source in project.sources.values()}
         self._tables = lake_tables(project)
         self._created: set[str] = set()
@@ -87,7 +88,8 @@ class Committer:
         """Commit everything applied since the last commit; returns the number of rows written.
 
         Raises:
-            StateMismatchError: a decision names a feature service nobody knows, or a column has changed its type.
+            StateMismatchError: a decision names a bundle or a feature service that nobody knows, or a column has
+                changed its type.
                 Nothing is lost: the same rows are committed once the definition is known.
         """
         if self._done is None:
@@ -190,23 +192,24 @@ class Committer:
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
     def _decisions(self, rows: list[_Row]) -> pa.Table:
-        rows = sorted(rows, key=lambda row: row.record.service_version)
-        parts = [
-            self._decisions_of(version, list(group))
-            for version, group in groupby(rows, key=lambda row: row.record.service_version)
-        ]
+        def maker(row: _Row) -> tuple[str, str]:
+            return row.record.bundle, row.record.service_version
+
+        rows = sorted(rows, key=maker)
+        parts = [self._decisions_of(*made_by, list(group)) for made_by, group in groupby(rows, key=maker)]
         return pa.concat_tables(parts, promote_options="default")
 
-    def _decisions_of(self, version: str, rows: list[_Row]) -> pa.Table:
+    def _decisions_of(self, bundle: str, version: str, rows: list[_Row]) -> pa.Table:
         name = rows[0].record.decision
-        service = self._services.get(version)
-        if service is None:
+        found = self._logged_with(bundle, name)
+        if found is None or found[0].version != version:
             raise StateMismatchError(
-                f"{len(rows)} decisions of {name!r} name the unknown feature service version {version}.",
+                f"{len(rows)} decisions of {name!r} name feature service version {version}, which bundle "
+                f"{bundle[:12]} does not declare.",
                 where=f"decision {name}",
-                mend="start the committer with the bundle of that release among its services",
+                mend="restore the catalog that the bundle was applied with; the decisions wait in the journal",
             )
-        request = self._project.requests[service.request]
+        service, request = found
         records = [row.record for row in rows]
         arrays = [_decision_column(field, rows) for field in DECISION_COLUMNS]
         fields = list(DECISION_COLUMNS)
@@ -218,6 +221,19 @@ class Committer:
             served = [record.features[at] if record.features else None for record in records]
             arrays.append(pa.array(served, fields[-1].type))
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _logged_with(self, bundle: str, decision: str) -> tuple[CompiledService, CompiledRequest] | None:
+        """The feature service and the request of a decision in a bundle; None when nobody knows them."""
+        project = self._project
+        if self._definitions is not None:
+            try:
+                project = self._definitions(bundle)
+            except UnknownNameError:
+                return None
+        declared = project.decisions.get(decision)
+        if declared is None:
+            return None
+        return project.model(declared.model).service, project.requests[declared.request]
 
 
 def _destinations(record: EventReceived | DecisionMade | ShadowScored, applied: Applied) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def plan(
     Raises:
         PlanRefused: stored columns would change their type or meaning; nothing is done.
     """
-    refusals = [] if applied is None else list(_refusals(applied, declared))
+    refusals = [] if applied is None else list(_refusals(applied, declared, state.needed))
     if refusals:
         raise PlanRefused(
             "\n".join(refusal.what for refusal in refusals),
@@ -141,23 +141,37 @@ def _served(model: CompiledModel) -> list[Field]:
     return [Field(f"feature__{read.name}", read.dtype, nullable=True) for read in model.service.inputs]
 
 
-def _refusals(applied: CompiledProject, declared: CompiledProject) -> Iterator[_Refusal]:
-    """Changes that would give stored columns another type, or stored events another identity."""
+def _refusals(
+    applied: CompiledProject, declared: CompiledProject, needed: tuple[CompiledProject, ...]
+) -> Iterator[_Refusal]:
+    """Changes that would give stored columns another type, or stored events another identity or time."""
     if applied.namespace != declared.namespace:
         mend = "plan with the namespace that is in force, or start a data folder of its own"
         what = (
             f"Namespace {applied.namespace!r} is in force here, and the project is of {declared.namespace!r}."
         )
         yield _Refusal(what, mend)
-    before = author_columns(applied)
+    found: list[_Refusal] = []
+    for past in (applied, *needed):
+        found += [*_changed_columns(past, declared), *_changed_sources(past, declared)]
+    for past in needed:
+        found += _changed_rules(past, declared)
+    yield from dict.fromkeys(found)
+
+
+def _changed_columns(past_project: CompiledProject, declared: CompiledProject) -> Iterator[_Refusal]:
+    before = author_columns(past_project)
     for table, columns in author_columns(declared).items():
         for field in columns.fields:
             old = before.get(table, Schema(())).find(field.name)
             if old is not None and old.dtype is not field.dtype:
                 what = f"Column {table}.{field.name} holds {old.dtype} and would hold {field.dtype}."
                 yield _Refusal(what, f"give {field.name.partition('__')[2] or field.name!r} another name")
+
+
+def _changed_sources(past_project: CompiledProject, declared: CompiledProject) -> Iterator[_Refusal]:
     for name, source in declared.sources.items():
-        past = applied.sources.get(name)
+        past = past_project.sources.get(name)
         if past is None:
             continue
         if past.id_columns != source.id_columns:
@@ -167,3 +181,29 @@ def _refusals(applied: CompiledProject, declared: CompiledProject) -> Iterator[_
         if past.event_time != source.event_time:
             what = f"Source {name!r} takes its event time from {past.event_time} and would from {source.event_time}."
             yield _Refusal(what, "declare a new source for the events with the new event time")
+
+
+def _changed_rules(needed: CompiledProject, declared: CompiledProject) -> Iterator[_Refusal]:
+    """What changes when rows of a source count, or in which order, for views of a release that goes on serving.
+
+    A source has one history of what stands; it cannot be kept by two rules at once.
+    """
+    kept = {view.source for view in needed.views.values()}
+    for name, source in declared.sources.items():
+        past = needed.sources.get(name)
+        if past is None or name not in kept:
+            continue
+        for rule in ("accept_late_us", "order_by"):
+            if getattr(past, rule) != getattr(source, rule):
+                what = (
+                    f"Source {name!r} would change {rule.removesuffix('_us')} under views that a release "
+                    "still serves, or may be rolled back to."
+                )
+                yield _Refusal(
+                    what, f"declare the new {rule.removesuffix('_us')} on a source of another name"
+                )
+    for name, entity in declared.entities.items():
+        keys = needed.entities.get(name)
+        if keys is not None and [part.dtype for part in keys.keys] != [part.dtype for part in entity.keys]:
+            what = f"Entity {name!r} would change its key under views that a release still serves."
+            yield _Refusal(what, "declare the new key on an entity of another name")

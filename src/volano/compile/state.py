@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Final
+
+import msgspec
 
 from volano.plan.definitions import CompiledProject, CompiledSource, CompiledView
 from volano.plan.state import StateGroup, stored_column
@@ -24,6 +27,26 @@ def state_groups(project: CompiledProject) -> tuple[StateGroup, ...]:
     for view in project.views.values():
         views[view.entity, view.source, view.key_columns].append(view)
     return tuple(_group(tuple(found), project) for found in views.values())
+
+
+def reading_also(project: CompiledProject, others: Iterable[CompiledProject]) -> CompiledProject:
+    """A project whose sources and entities are also those that other definitions read: what state is kept by.
+
+    A column that only the others declare may be null: events that come under the project's schema lack it. The rules of
+    time are the project's; a plan that changes them under views that still serve is refused.
+    """
+    sources, entities = dict(project.sources), dict(project.entities)
+    for other in others:
+        for name, source in other.sources.items():
+            standing = sources.setdefault(name, source)
+            added = [field for field in source.schema.fields if standing.schema.find(field.name) is None]
+            if added:
+                nullable = [msgspec.structs.replace(field, nullable=True) for field in added]
+                schema = Schema((*standing.schema.fields, *nullable))
+                sources[name] = msgspec.structs.replace(standing, schema=schema)
+        for name, entity in other.entities.items():
+            entities.setdefault(name, entity)
+    return msgspec.structs.replace(project, sources=sources, entities=entities)
 
 
 def reach_us(view: CompiledView) -> int | None:

@@ -18,6 +18,7 @@ class PlanState(msgspec.Struct, frozen=True):
     Args:
         groups: hashes of the state groups that are built and receive events.
         needed_groups: of those, the ones that a serving release, or the one it may be rolled back to, reads.
+        needed: the definitions of those releases.
         handed_over: sources whose hand-over is pinned.
         tables: lake tables that exist.
         events_per_key_day: measured events a key and day, by source.
@@ -25,6 +26,7 @@ class PlanState(msgspec.Struct, frozen=True):
 
     groups: tuple[str, ...] = ()
     needed_groups: tuple[str, ...] = ()
+    needed: tuple[CompiledProject, ...] = ()
     handed_over: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     events_per_key_day: dict[str, float] = {}

@@ -79,10 +79,9 @@ def put_definitions(catalog: CatalogWriter, bundle: str, project: CompiledProjec
         catalog.put(_DEFINITIONS, bundle, msgspec.json.encode(project))
 
 
-def all_definitions(catalog: CatalogReader) -> list[CompiledProject]:
-    """The definitions of every bundle that was ever applied here."""
-    documents = catalog.documents(_DEFINITIONS)
-    return [msgspec.json.decode(document.body, type=CompiledProject) for document in documents]
+def all_bundles(catalog: CatalogReader) -> list[str]:
+    """Every bundle that was ever applied here."""
+    return [document.name for document in catalog.documents(_DEFINITIONS)]
 
 
 def get_definitions(catalog: CatalogReader, bundle: str) -> CompiledProject:
@@ -91,9 +90,15 @@ def get_definitions(catalog: CatalogReader, bundle: str) -> CompiledProject:
     Raises:
         UnknownNameError: it was never applied here.
     """
-    document = catalog.find(_DEFINITIONS, bundle)
-    if document is None:
+    found = find_definitions(catalog, bundle)
+    if found is None:
         raise UnknownNameError(
             f"No definitions are kept for bundle {bundle[:12]}.", mend="apply the project again"
         )
-    return msgspec.json.decode(document.body, type=CompiledProject)
+    return found
+
+
+def find_definitions(catalog: CatalogReader, bundle: str) -> CompiledProject | None:
+    """The definitions of a bundle, or None when it was never applied here."""
+    document = catalog.find(_DEFINITIONS, bundle)
+    return None if document is None else msgspec.json.decode(document.body, type=CompiledProject)

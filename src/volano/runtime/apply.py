@@ -13,9 +13,11 @@ from typing import assert_never
 import msgspec
 
 from volano.collect.tables import lake_tables
+from volano.compile.state import reading_also
 from volano.errors import ConflictError, CorruptionError
 from volano.organize.backfill import Backfill, Part, write_parts
 from volano.organize.facts import Facts
+from volano.plan.definitions import CompiledProject
 from volano.plan.plan import Plan
 from volano.plan.state import StateGroup
 from volano.plan.steps import (
@@ -150,7 +152,8 @@ class Application:
         """Chunks of one group, part by part; an attempt that was cut short goes on behind its last part."""
         (group,) = self._groups([step.group])
         handovers = self._handovers()
-        facts = Facts(self._plan.project, self._stores.lake, self._stores.sql, handovers)
+        project = self._of_state()
+        facts = Facts(project, self._stores.lake, self._stores.sql, handovers)
         functions = self._functions()
         stamp = as_of(self._stores, handovers)
         online = self._stores.online(self._state)
@@ -159,7 +162,7 @@ class Application:
             self._reporter.advanced(part.done, f"{', '.join(step.views)}: part {part.done} of {part.total}")
 
         with FileScratch(self._stores.data / "scratch") as scratch:
-            work = Backfill(self._plan.project, [group], facts, self._stores.sql, functions, scratch=scratch)
+            work = Backfill(project, [group], facts, self._stores.sql, functions, scratch=scratch)
 
             def parts(after: int) -> Iterator[Part]:
                 return work.chunks(group, stamp=stamp, after=after)
@@ -177,7 +180,7 @@ class Application:
         """The swap: complete the new store, then name it in the one document that everybody reads."""
         if self._builds or self._applied is None:
             online = self._stores.online(self._state)
-            project, functions, handovers = self._plan.project, self._functions(), self._handovers()
+            project, functions, handovers = self._of_state(), self._functions(), self._handovers()
             fill(online, self._stores, project, groups, functions, handovers, built=self._backfilled)
         applied = Applied(
             bundle=self._plan.bundle if self._registers or self._applied is None else self._applied.bundle,
@@ -192,10 +195,18 @@ class Application:
 
     def _functions(self) -> BundleFunctions:
         """The plan's functions first, then those of the bundles that serve, for groups that are kept."""
+        return BundleFunctions(BundleShelf(self._stores.artifacts), self._projects())
+
+    def _of_state(self) -> CompiledProject:
+        """What the new state is kept by: the plan's definitions, reading also what those that serve read."""
+        return reading_also(self._plan.project, [project for _, project in self._projects()])
+
+    def _projects(self) -> list[tuple[str, CompiledProject]]:
+        """(bundle, definitions) of the plan, then of what serves or may serve again."""
         projects = [(self._plan.bundle, self._plan.project)]
         if self._applied is not None:
             projects += needed_projects(self._stores.catalog, self._applied)
-        return BundleFunctions(BundleShelf(self._stores.artifacts), projects)
+        return projects
 
     def _groups(self, hashes: Iterable[str]) -> tuple[StateGroup, ...]:
         present = () if self._applied is None else self._applied.groups

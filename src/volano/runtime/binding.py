@@ -12,7 +12,7 @@ from volano.learn.train import get_version
 from volano.plan.definitions import CompiledProject
 from volano.protocols.catalog import CatalogReader, CatalogWriter
 from volano.records.learning import ModelVersion
-from volano.runtime.applied import Applied, get_definitions
+from volano.runtime.applied import Applied, find_definitions
 from volano.values.instants import Instant
 
 ACTOR = "apply"
@@ -40,13 +40,23 @@ def rebind_releases(catalog: CatalogWriter, applied: Applied, *, at: Instant) ->
             append(catalog, event, after=before)
 
 
-def needed_projects(catalog: CatalogReader, applied: Applied) -> list[tuple[str, CompiledProject]]:
-    """(bundle, definitions) of the applied project first, then of what each decision serves or may go back to."""
-    bundles = dict.fromkeys([applied.bundle])
+def serving_projects(catalog: CatalogReader, applied: Applied) -> list[tuple[str, CompiledProject]]:
+    """(bundle, definitions) of what each decision serves with, or may go back to.
+
+    A bundle whose definitions are lost is left out: what it served falls back, and says so.
+    """
+    bundles: dict[str, None] = {}
     for decision in applied.project.decisions:
         standing = champions(history(catalog, decision))[-2:]
         bundles |= dict.fromkeys(event.bundle for event in reversed(standing))
-    return [
-        (bundle, applied.project if bundle == applied.bundle else get_definitions(catalog, bundle))
+    found = [
+        (bundle, applied.project if bundle == applied.bundle else find_definitions(catalog, bundle))
         for bundle in bundles
     ]
+    return [(bundle, project) for bundle, project in found if project is not None]
+
+
+def needed_projects(catalog: CatalogReader, applied: Applied) -> list[tuple[str, CompiledProject]]:
+    """(bundle, definitions) of the applied project first, then of what serves or may serve again."""
+    others = [each for each in serving_projects(catalog, applied) if each[0] != applied.bundle]
+    return [(applied.bundle, applied.project), *others]

@@ -114,12 +114,11 @@ def _drawn(rows: pa.Table, sample: int, seed: int) -> pa.Table:
 
 
 def _audit_bundle(session: Session, decision: str, bundle: str, rows: pa.Table) -> AuditReport:
-    project = session.loader.project(bundle)
+    project = session.definitions.get(bundle)
     definition = project.decision(decision)
     service = project.model(definition.model).service
-    work = PointInTime(
-        project, state_groups(project), session.facts, session.stores.sql, session.bundles.get(bundle)
-    )
+    facts = session.definitions.facts(bundle)
+    work = PointInTime(project, state_groups(project), facts, session.stores.sql, session.bundles.get(bundle))
     return audit(rows, service, project.requests[definition.request], work)
 
 
@@ -133,7 +132,7 @@ def _reconciled(session: Session, known: Reconciliation | None) -> str:
 
 def _audited(session: Session, known: Mapping[str, AuditReport]) -> str:
     texts = []
-    for decision in session.applied.project.decisions:
+    for decision in session.definitions.decisions():
         report = known.get(decision) or audit_decisions(session, decision)
         if report.mismatched:
             first = report.differences[0]
@@ -208,9 +207,7 @@ def _releases(session: Session) -> str:
 def _propensities(session: Session) -> str:
     lake = session.stores.lake
     n_rows = 0
-    for decision in session.applied.project.decisions:
-        if lake.version(decision_table(decision)) is None:
-            continue
+    for decision in session.definitions.decisions():
         rows = lake.read(decision_table(decision), columns=["decision_id", "propensity", "propensity_method"])
         wrong = pc.or_(
             pc.or_(pc.less_equal(rows["propensity"], 0.0), pc.greater(rows["propensity"], 1.0)),

@@ -40,17 +40,20 @@ def explain_logged(session: Session, decision_id: str) -> ExplainedDecision:
         UnknownNameError: no decision of this id was logged.
     """
     lake = session.stores.lake
-    for name in session.applied.project.decisions:
-        table = decision_table(name)
-        if lake.version(table) is None:
-            continue
-        found = _rows(lake.read(table), decision_id)
+    for name in session.definitions.decisions():
+        found = _rows(lake.read(decision_table(name)), decision_id)
         if not found.num_rows:
             continue
         row = found.sort_by("attempt").to_pylist()[-1]
-        project = session.loader.project(row["bundle"])
+        project = session.definitions.get(row["bundle"])
         service = project.model(row["model"]).service
-        kept = {key: value for key, value in row.items() if not key.startswith("feature__")}
+        # The table is as wide as all its bundles; a decision has the fields and features of its own.
+        asked = {f"request__{field}" for field in project.requests[service.request].schema.names}
+        kept = {
+            key: value
+            for key, value in row.items()
+            if key in asked or not key.startswith(("feature__", "request__"))
+        }
         kept |= {f"feature__{read.name}": row.get(f"feature__{read.name}") for read in service.inputs}
         made = decision_of_row(kept, namespace=project.namespace, decision=name)
         return explain_decision(

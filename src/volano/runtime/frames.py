@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from volano.collect.tables import decision_table
+from volano.compile.judging import can_judge
 from volano.compile.state import state_groups
-from volano.organize.facts import Facts
 from volano.organize.features import Mode, PointInTime
 from volano.organize.labels import LABEL_SCHEMA, attribute
 from volano.plan.definitions import (
     CompiledHistory,
     CompiledLabel,
     CompiledModel,
-    CompiledProject,
+    CompiledRequest,
     CompiledService,
 )
 from volano.protocols.functions import Functions
@@ -47,14 +47,14 @@ class Frames:
     """The frames of one bundle's definitions.
 
     Args:
-        project: the definitions; those in force, or those of an older bundle that a release serves.
-        functions: of the same bundle.
+        bundle: the one in force, or an older one that a release serves or a training set was built with.
     """
 
-    def __init__(self, session: Session, project: CompiledProject, functions: Functions) -> None:
+    def __init__(self, session: Session, bundle: str) -> None:
         self._session = session
-        self._project = project
-        self._functions = functions
+        self._project = session.definitions.get(bundle)
+        self._functions: Functions = session.bundles.get(bundle)
+        self._facts = session.definitions.facts(bundle)
         self._histories: dict[tuple[str, str], pa.Table] = {}
 
     def decided(self, model: CompiledModel, since: Instant, until: Instant) -> pa.Table:
@@ -76,6 +76,7 @@ class Frames:
             found.append(rows.filter(served).select(schema.names).cast(schema))
             # What fell back before its features were read saw nothing: there is nothing to recompute.
             others = rows.filter(pc.and_(pc.invert(served), rows["features_as_of"].is_valid()))
+            others = _askable(others, self._project.requests[decision.request])
             if others.num_rows:
                 computed = self._compute(model, _spine(others, as_of="features_as_of"), Mode.REPLAY)
                 found.append(_frame(others, computed, model.service).select(schema.names).cast(schema))
@@ -95,7 +96,7 @@ class Frames:
 
     def labels(self, model: CompiledModel, label: CompiledLabel, cutoff: Instant) -> pa.Table:
         """Label rows of logged decisions and of the history, as computed by a cut-off."""
-        logged = read_labels(self._session, label.name, until=cutoff)
+        logged = self._judged(label, read_labels(self._session, label.name, until=cutoff))
         history = self.history(model)
         if history is None or model.history is None:
             return logged
@@ -120,16 +121,29 @@ class Frames:
         )
         return pa.concat_tables([logged.cast(LABEL_SCHEMA), past.cast(LABEL_SCHEMA)])
 
+    def _judged(self, label: CompiledLabel, rows: pa.Table) -> pa.Table:
+        """Label rows without those that a label of the same name gave to decisions which this one cannot judge."""
+        definitions, lake = self._session.definitions, self._session.stores.lake
+        for decision in definitions.decisions():
+            strangers = [
+                bundle
+                for bundle in definitions.bundles
+                if decision in definitions.get(bundle).decisions
+                and not can_judge(label, definitions.get(bundle), decision)
+            ]
+            if strangers:
+                made = lake.read(decision_table(decision), columns=["decision_id", "bundle"])
+                made = made.filter(pc.is_in(made["bundle"], value_set=pa.array(strangers)))
+                foreign = pc.is_in(rows["decision_id"], value_set=made["decision_id"].combine_chunks())
+                rows = rows.filter(pc.invert(pc.and_(foreign, pc.equal(rows["decision"], decision))))
+        return rows
+
     def tables(self, model: CompiledModel) -> dict[str, int]:
         """The lake tables behind a frame of a model, at the versions that are read now."""
         lake = self._session.stores.lake
         decisions = [each.name for each in self._project.decisions.values() if each.model == model.name]
         names = [*(decision_table(name) for name in decisions), LABELS]
         return {name: version for name in names if (version := lake.version(name)) is not None}
-
-    @property
-    def _facts(self) -> Facts:
-        return self._session.facts
 
     def _asked(self, history: CompiledHistory) -> pa.Table:
         """One row a past request: an id of its own, when it would have been asked, and its fields."""
@@ -171,6 +185,14 @@ def _frame_schema(service: CompiledService) -> pa.Schema:
     return pa.schema(
         [*_SYSTEM, *(pa.field(f"feature__{read.name}", ARROW_TYPES[read.dtype]) for read in service.inputs)]
     )
+
+
+def _askable(rows: pa.Table, request: CompiledRequest) -> pa.Table:
+    """The decisions that a request could have asked: an older one may have lacked a field that is never null now."""
+    for field in request.schema.fields:
+        if not field.nullable:
+            rows = rows.filter(rows[f"request__{field.name}"].is_valid())
+    return rows
 
 
 def _spine(rows: pa.Table, *, as_of: str) -> pa.Table:

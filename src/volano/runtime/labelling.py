@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from volano.collect.tables import decision_table, fact_table
+from volano.compile.judging import can_judge
+from volano.organize.facts import Facts
 from volano.organize.labels import LABEL_SCHEMA, attribute, open_decisions
 from volano.plan.definitions import CompiledDecision, CompiledLabel, CompiledProject
+from volano.protocols.lake import LakeReader
 from volano.runtime.session import Session
 from volano.values.identities import content_hash
 from volano.values.instants import BEGINNING, Instant
@@ -27,32 +31,89 @@ def labelled_decisions(project: CompiledProject) -> Iterator[tuple[CompiledDecis
 
 
 class Watermark(msgspec.Struct, frozen=True):
-    """A label of a decision is up to date as of this instant."""
+    """A label of the decisions of one bundle is up to date as of an instant, by one definition."""
 
+    definition: str
     as_of: Instant
+
+
+class _Judge(NamedTuple):
+    """A label, the bundle that declares it, and the bundles whose decisions it judges as of one instant."""
+
+    label: CompiledLabel
+    declared_in: str
+    bundles: tuple[str, ...]
+    since: Instant
 
 
 def update_labels(session: Session, *, as_of: Instant) -> int:
     """Append the label rows that changed since the last update, as of an instant; returns how many.
 
-    Everything accepted must be committed. How far each label came is remembered a decision and a definition, so a new
-    or changed label begins at the beginning. What is up to date as of a later instant is left alone.
+    Everything accepted must be committed. A decision is judged by the label in force where that could have been
+    declared in the decision's own bundle, else by its own bundle's (`compile.judging`). How far each label came is
+    remembered by bundle and definition, so a new or changed label begins at the beginning. What is up to date as of a
+    later instant is left alone.
     """
     lake, catalog = session.stores.lake, session.stores.catalog
     lake.create(LABELS, LABEL_SCHEMA)
     n_rows = 0
-    for decision, label in labelled_decisions(session.applied.project):
-        stream = f"labels/{decision.name}/{content_hash(label)[:12]}"
+    for decision in session.definitions.decisions():
+        stream = f"labels/{decision}"
         entry = catalog.last_entry(stream)
-        since = BEGINNING if entry is None else msgspec.json.decode(entry.body, type=Watermark).as_of
-        if lake.version(decision_table(decision.name)) is None or as_of <= since:
+        marks = {} if entry is None else msgspec.json.decode(entry.body, type=dict[str, Watermark])
+        judges = list(_judges(session, decision, marks, as_of))
+        if not judges:
             continue
-        changed = _changed(session, decision, label, since, as_of)
+        found = [_changed(session, decision, judge, as_of) for judge in judges]
+        changed = pa.concat_tables(found)
         if changed.num_rows:
-            lake.append(LABELS, changed, writer=f"label/{label.name}/{decision.name}", sequence=as_of)
-        catalog.append(stream, [msgspec.json.encode(Watermark(as_of))], at=as_of)
+            # What was appended before a crash is compared with, so it is not appended again.
+            writer = f"labels/{decision}"
+            lake.append(LABELS, changed, writer=writer, sequence=lake.committed(LABELS, writer) + 1)
+        for judge in judges:
+            mark = Watermark(_definition(judge.label), as_of)
+            marks |= {f"{judge.label.name}/{bundle}": mark for bundle in judge.bundles}
+        catalog.append(stream, [msgspec.json.encode(marks)], at=as_of)
         n_rows += changed.num_rows
     return n_rows
+
+
+def _judges(
+    session: Session, decision: str, marks: Mapping[str, Watermark], as_of: Instant
+) -> Iterator[_Judge]:
+    """Every label that decisions of a name are due for, with the bundles that are at one instant."""
+    due: dict[tuple[str, str, Instant], list[str]] = {}
+    labels: dict[str, CompiledLabel] = {}
+    applied = session.applied.bundle
+    in_force = _label_of(session.applied.project, decision)
+    for bundle in session.definitions.bundles:
+        project = session.definitions.get(bundle)
+        own = _label_of(project, decision)
+        judging = {}
+        if own is not None:
+            judging[own.name] = (own, bundle)
+        if in_force is not None and can_judge(in_force, project, decision):
+            judging[in_force.name] = (in_force, applied)
+        for label, declared_in in judging.values():
+            definition = _definition(label)
+            mark = marks.get(f"{label.name}/{bundle}")
+            since = BEGINNING if mark is None or mark.definition != definition else mark.as_of
+            if as_of > since:
+                labels[definition] = label
+                due.setdefault((definition, declared_in, since), []).append(bundle)
+    for (definition, declared_in, since), bundles in due.items():
+        yield _Judge(labels[definition], declared_in, tuple(bundles), since)
+
+
+def _label_of(project: CompiledProject, decision: str) -> CompiledLabel | None:
+    declared = project.decisions.get(decision)
+    name = "" if declared is None else project.model(declared.model).label
+    return project.labels[name] if name else None
+
+
+def _definition(label: CompiledLabel) -> str:
+    """Hash of all that changes a label; not of its owner."""
+    return content_hash(msgspec.structs.replace(label, owner=""))[:16]
 
 
 def evidence_columns(project: CompiledProject, label: CompiledLabel, source: str) -> list[str]:
@@ -72,24 +133,31 @@ def read_labels(session: Session, label: str, *, until: Instant | None = None) -
     return rows.filter(pc.equal(rows["label"], label))
 
 
-def _changed(
-    session: Session, decision: CompiledDecision, label: CompiledLabel, since: Instant, as_of: Instant
-) -> pa.Table:
-    project, lake = session.applied.project, session.stores.lake
+def _changed(session: Session, decision: str, judge: _Judge, as_of: Instant) -> pa.Table:
+    """The rows of one label that are new or changed."""
+    label, since = judge.label, judge.since
+    project, facts_of = (
+        session.definitions.get(judge.declared_in),
+        session.definitions.facts(judge.declared_in),
+    )
+    lake = session.stores.lake
     sources = [label.source, *label.censored_by]
-    window_from = min(_reach(session, source, since, as_of) for source in sources) - label.horizon_us
+    window_from = min(_reach(lake, facts_of, source, since, as_of) for source in sources) - label.horizon_us
     window = {"decided_at": (max(window_from, BEGINNING), as_of + 1)}
     asked = [f"request__{field}" for field, _ in label.on]
     decisions = lake.read(
-        decision_table(decision.name), columns=["decision_id", "decided_at", "attempt", *asked], where=window
+        decision_table(decision),
+        columns=["decision_id", "decided_at", "attempt", "bundle", *asked],
+        where=window,
     )
-    decisions = decisions.filter(pc.equal(decisions["attempt"], 0))
+    own = pc.is_in(decisions["bundle"], value_set=pa.array(judge.bundles, pa.string()))
+    decisions = decisions.filter(pc.and_(pc.equal(decisions["attempt"], 0), own))
+    if not decisions.num_rows:
+        return LABEL_SCHEMA.empty_table()
+    oldest = pc.min(decisions["decided_at"].cast(pa.int64())).as_py()  # no earlier event is evidence
     facts = {
-        source: session.facts.rows(
-            source,
-            since=window_from if window_from > BEGINNING else None,
-            until=as_of + 1,
-            columns=evidence_columns(project, label, source),
+        source: facts_of.rows(
+            source, since=oldest, until=as_of + 1, columns=evidence_columns(project, label, source)
         )
         for source in sources
     }
@@ -101,15 +169,14 @@ def _changed(
         facts[label.source],
         {source: facts[source] for source in label.censored_by},
         existing,
-        decision=decision.name,
+        decision=decision,
         as_of=as_of,
         sql=session.stores.sql,
     )
 
 
-def _reach(session: Session, source: str, since: Instant, as_of: Instant) -> Instant:
+def _reach(lake: LakeReader, facts: Facts, source: str, since: Instant, as_of: Instant) -> Instant:
     """The oldest event_time that facts which became known in `(since, as_of]` state or replace."""
-    lake = session.stores.lake
     table = fact_table(source)
     if since <= BEGINNING or lake.version(table) is None:
         return since
@@ -117,7 +184,7 @@ def _reach(session: Session, source: str, since: Instant, as_of: Instant) -> Ins
     known = lake.read(table, columns=columns, where={"applied_at": (since + 1, as_of + 1)})
     changed = pc.unique(known.filter(pc.greater(known["revision"], 0))["event_id"])
     if len(changed):
-        known = pa.concat_tables([known, _earlier(session, source, changed)])
+        known = pa.concat_tables([known, _earlier(facts, source, changed)])
     times = known["event_time"].cast(pa.int64())
     if times.null_count:
         return BEGINNING  # a retraction without an event time: it may concern any decision
@@ -125,8 +192,8 @@ def _reach(session: Session, source: str, since: Instant, as_of: Instant) -> Ins
     return since if oldest is None else min(since, oldest)
 
 
-def _earlier(session: Session, source: str, event_ids: pa.Array) -> pa.Table:
+def _earlier(facts: Facts, source: str, event_ids: pa.Array) -> pa.Table:
     """Every revision of some events: a correction may have moved an event away from an old decision."""
-    rows = session.facts.rows(source, columns=())
+    rows = facts.rows(source, columns=())
     found = rows.filter(pc.is_in(rows["event_id"], value_set=event_ids))
     return found.select(["event_id", "revision", "event_time"])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from volano.decide.serving import LoadedModel
 from volano.errors import DefinitionError, NotReadyError, UnknownNameError
@@ -45,7 +46,7 @@ class Learner:
     def __init__(self, session: Session, reporter: Reporter) -> None:
         self._session = session
         self._reporter = reporter
-        self._frames = Frames(session, session.applied.project, session.functions)
+        self._frames = Frames(session, session.applied.bundle)
 
     # --- training ----------------------------------------------------------------------------------------------
 
@@ -283,30 +284,35 @@ class Learner:
         part = candidate.evaluation
         if not part.table.num_rows:
             return Verdict(False, "No mature labels to judge on.", None)
-        challenger = self.verify(candidate.version.version).predictor.predict(part.features)
         champion = None
         if before is not None:
             loaded = self.verify(before.champion)
             _refuse_seen(loaded.version, part)
-            champion = loaded.predictor.predict(self._inputs_of(loaded, part))
+            part, inputs = self._as_read_by(loaded, part)
+            if not part.table.num_rows:
+                return Verdict(False, f"{before.champion} can answer none of the requests to judge on.", None)
+            champion = loaded.predictor.predict(inputs)
+        challenger = self.verify(candidate.version.version).predictor.predict(part.features)
         return judge(
             gate, champion, challenger, label_numbers(part), part.units,
             evaluation_set=part.manifest, seed=self._session.applied.project.model(candidate.version.model).seed,
         )  # fmt: skip
 
-    def _inputs_of(self, loaded: LoadedModel, part: TrainingSet) -> pa.Table:
-        """The rows of a part as another version reads them: the same columns, or its own, recomputed."""
+    def _as_read_by(self, loaded: LoadedModel, part: TrainingSet) -> tuple[TrainingSet, pa.Table]:
+        """The rows of a part that another version can answer, and its inputs there: as they are, or recomputed."""
         if loaded.version.service_version == part.manifest.service_version:
-            return part.features
+            return part, part.features
         bundle = loaded.version.bundle
-        project = self._session.loader.project(bundle)
-        model = project.model(loaded.version.model)
-        frames = Frames(self._session, project, self._session.bundles.get(bundle))
+        model = self._session.definitions.get(bundle).model(loaded.version.model)
+        frames = Frames(self._session, bundle)
         rows = [frames.decided(model, part.manifest.decided_from, part.manifest.decided_until)]
         past = frames.history(model)
         if past is not None:
             rows.append(past.select(rows[0].column_names))
-        return inputs_of(pa.concat_tables(rows), model.service, part.table["id"].combine_chunks())
+        frame = pa.concat_tables(rows)
+        answered = pc.is_in(part.table["id"], value_set=frame["decision_id"].combine_chunks())
+        shared = part._replace(table=part.table.filter(answered))
+        return shared, inputs_of(frame, model.service, shared.table["id"].combine_chunks())
 
 
 def _refuse_seen(champion: ModelVersion, part: TrainingSet) -> None:

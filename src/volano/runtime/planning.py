@@ -8,9 +8,9 @@ from typing import NamedTuple
 from volano.compile.planner import author_columns, plan
 from volano.compile.project import compile_project
 from volano.compile.state import state_groups
-from volano.learn.release import champions, history
 from volano.plan.plan import Plan, PlanState
-from volano.runtime.applied import Applied, find_applied, get_definitions
+from volano.runtime.applied import Applied, find_applied
+from volano.runtime.binding import serving_projects
 from volano.runtime.loader import load_project, pack
 from volano.runtime.stores import Stores
 
@@ -46,27 +46,14 @@ def make_plan(folder: Path, stores: Stores) -> Planned:
 def _state(stores: Stores, applied: Applied | None) -> PlanState:
     if applied is None:
         return PlanState()
+    needed = [project for _, project in serving_projects(stores.catalog, applied)]
     return PlanState(
         groups=tuple(group.hash for group in applied.groups),
-        needed_groups=_needed_groups(stores, applied),
+        needed_groups=tuple(
+            dict.fromkeys(group.hash for project in needed for group in state_groups(project))
+        ),
+        needed=tuple(needed),
         handed_over=tuple(applied.handovers),
         # Not what lies in the lake: the plan must be the same after a crash between two of its tables.
         tables=tuple(author_columns(applied.project)),
     )
-
-
-def _needed_groups(stores: Stores, applied: Applied) -> tuple[str, ...]:
-    """Groups that the serving release of each decision, or the one it may be rolled back to, reads."""
-    bundles = {
-        event.bundle
-        for decision in applied.project.decisions
-        for event in champions(history(stores.catalog, decision))[-2:]
-    }
-    hashes = [
-        group.hash
-        for bundle in sorted(bundles)
-        for group in state_groups(
-            applied.project if bundle == applied.bundle else get_definitions(stores.catalog, bundle)
-        )
-    ]
-    return tuple(dict.fromkeys(hashes))

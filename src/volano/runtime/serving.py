@@ -8,12 +8,11 @@ import msgspec
 
 from volano.decide.serving import LoadedModel, Serving, prepare_serving
 from volano.learn.train import get_version, load_version
-from volano.plan.definitions import CompiledProject
 from volano.protocols.catalog import CatalogReader
 from volano.records.learning import ReleaseEvent
-from volano.runtime.applied import Applied, get_definitions
-from volano.runtime.binding import needed_projects
+from volano.runtime.applied import Applied
 from volano.runtime.bundle_shelf import BundleShelf
+from volano.runtime.definitions import Definitions
 from volano.runtime.trainers import make_trainer
 
 if TYPE_CHECKING:
@@ -29,17 +28,20 @@ def find_release(catalog: CatalogReader, decision: str) -> ReleaseEvent | None:
 class ServingLoader:
     """Loads what serves. Predictors are kept: a version never changes."""
 
-    def __init__(self, stores: Stores, applied: Applied, bundles: BundleShelf) -> None:
+    def __init__(
+        self, stores: Stores, applied: Applied, bundles: BundleShelf, definitions: Definitions
+    ) -> None:
         self._stores = stores
         self._applied = applied
         self._bundles = bundles
+        self._definitions = definitions
         self._models: dict[str, LoadedModel] = {}
 
     def model(self, version: str) -> LoadedModel:
         """A model version, its artifact's digest and parity test verified, loaded once."""
         if version not in self._models:
             record = get_version(self._stores.catalog, version)
-            declared = self.project(record.bundle).model(record.model).trainer
+            declared = self._definitions.get(record.bundle).model(record.model).trainer
             trainer = make_trainer(declared, self._bundles.get(record.bundle))
             self._models[version] = LoadedModel(record, load_version(record, trainer, self._stores.artifacts))
         return self._models[version]
@@ -61,7 +63,7 @@ class ServingLoader:
         shadows = [self.model(release.first)] if release is not None and keeps_first else []
         bundle = self._applied.bundle if release is None else release.bundle
         return prepare_serving(
-            self.project(bundle),
+            self._definitions.get(bundle),
             decision,
             bundle=bundle,
             groups=self._applied.groups,
@@ -71,13 +73,3 @@ class ServingLoader:
             champion=None if release is None else self.model(release.champion),
             shadows=shadows,
         )
-
-    def project(self, bundle: str) -> CompiledProject:
-        """The definitions of a bundle."""
-        if bundle == self._applied.bundle:
-            return self._applied.project
-        return get_definitions(self._stores.catalog, bundle)
-
-    def needed_projects(self) -> list[tuple[str, CompiledProject]]:
-        """(bundle, definitions) of every bundle that serves or may serve again; the applied one first."""
-        return needed_projects(self._stores.catalog, self._applied)

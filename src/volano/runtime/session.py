@@ -16,12 +16,12 @@ from volano.collect.door import Door
 from volano.collect.receipts import Receipts, reconcile
 from volano.decide.decider import Decider
 from volano.organize.facts import Facts
-from volano.plan.definitions import CompiledService
 from volano.protocols.clock import Clock
 from volano.records.journal import DecisionMade, Operation
 from volano.records.receipt import Receipt, Reconciliation
-from volano.runtime.applied import Applied, all_definitions
+from volano.runtime.applied import Applied
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
+from volano.runtime.definitions import Definitions
 from volano.runtime.rebuilding import fill, is_lost
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
@@ -44,6 +44,7 @@ class Session:
         self.clock = clock
         self._entropy = entropy
         self.bundles = BundleShelf(stores.artifacts)
+        self.definitions = Definitions(stores, applied)
         self._committed_at: Instant | None = None
 
     @cached_property
@@ -62,9 +63,10 @@ class Session:
         online = self.stores.online(applied.state)
         if is_lost(online):
             self.committer.step()
-            fill(online, self.stores, applied.project, applied.groups, self.functions, applied.handovers)
+            project = self.definitions.of_state
+            fill(online, self.stores, project, applied.groups, self.functions, applied.handovers)
         applier = Applier(
-            applied.project,
+            self.definitions.of_state,
             applied.groups,
             self.stores.journal_reader,
             self.stores.apply_log,
@@ -79,26 +81,26 @@ class Session:
     @cached_property
     def functions(self) -> BundleFunctions:
         """The authors' functions of every bundle that serves."""
-        return BundleFunctions(self.bundles, self.loader.needed_projects())
+        return BundleFunctions(self.bundles, self.definitions.needed())
 
     @cached_property
     def committer(self) -> Committer:
         return Committer(
-            self.applied.project,
+            self.definitions.of_state,
             self.stores.journal_reader,
             self.stores.apply_log,
             self.stores.lake,
-            services=self._services(),
+            definitions=self.definitions.get,
         )
 
     @cached_property
     def facts(self) -> Facts:
-        applied = self.applied
-        return Facts(applied.project, self.stores.lake, self.stores.sql, applied.handovers)
+        """As the applied definitions read them; those of an older bundle are `definitions.facts(bundle)`."""
+        return self.definitions.facts(self.applied.bundle)
 
     @cached_property
     def loader(self) -> ServingLoader:
-        return ServingLoader(self.stores, self.applied, self.bundles)
+        return ServingLoader(self.stores, self.applied, self.bundles, self.definitions)
 
     @cached_property
     def decider(self) -> Decider:
@@ -156,11 +158,3 @@ class Session:
     def reconcile(self) -> Reconciliation:
         """The account of everything accepted."""
         return reconcile(self.stores.journal_reader, self.stores.apply_log, self.stores.lake)
-
-    def _services(self) -> dict[str, CompiledService]:
-        """Every feature service there ever was, by version: decisions of an old release may wait in the journal."""
-        return {
-            model.service.version: model.service
-            for project in all_definitions(self.stores.catalog)
-            for model in project.models.values()
-        }

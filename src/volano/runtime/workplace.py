@@ -79,9 +79,10 @@ class Workplace:
         application = Application(
             self.stores, planned.plan, planned.bundle, self._clock, reporter or self._reporter
         )
-        done = application.run()
-        self._forget_session()
-        return done
+        try:
+            return application.run()
+        finally:
+            self._forget_session()  # a failed one too may have put something in force
 
     def run_due(self) -> list[JobRun]:
         """Run the jobs that are due now."""
