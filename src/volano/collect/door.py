@@ -140,11 +140,14 @@ class Door:
             names = ", ".join(near or sorted(self._schemas)) or "none"
             raise UnknownNameError(
                 f"There is no source named {source!r}.",
+                where="sources of the definitions in force",
                 mend=f"{'did you mean' if near else 'known names'}: {names}",
             )
         if not found.source.stream:
             raise RequestError(
-                f"Source {source!r} takes no pushed events.", mend=f"declare stream=True on {source!r}"
+                f"Source {source!r} takes no pushed events.",
+                where=f"source {source}",
+                mend=f"declare stream=True on {source!r}",
             )
         return found
 
@@ -153,5 +156,6 @@ def _check_revision(operation: Operation, revision: int) -> None:
     if (operation is Operation.INSERT) != (revision == 0) or not 0 <= revision < 2**31:
         raise RequestError(
             f"Revision {revision} does not fit the operation {operation.value!r}.",
+            where="revision",
             mend="an insert has revision 0; a correction or retraction has 1 or more, higher than the one it replaces",
         )

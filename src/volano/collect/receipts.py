@@ -81,7 +81,9 @@ class Receipts:
                 if isinstance(record, EventReceived) and record.receipt_id == receipt_id:
                     return Receipt(receipt_id, ReceiptStatus.PENDING, record.problem)
         raise UnknownNameError(
-            f"No accepted event has the receipt {receipt_id!r}.", mend="give the receipt_id that was answered"
+            f"No accepted event has the receipt {receipt_id!r}.",
+            where="journal and lake table receipt",
+            mend="give the receipt_id that was answered",
         )
 
 

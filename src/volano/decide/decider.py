@@ -70,7 +70,11 @@ class Decider:
         found = self._servings.get(name)
         if found is None:
             names = ", ".join(sorted(self._servings)) or "none"
-            raise UnknownNameError(f"There is no decision named {name!r}.", mend=f"known names: {names}")
+            raise UnknownNameError(
+                f"There is no decision named {name!r}.",
+                where="decisions of the definitions in force",
+                mend=f"known names: {names}",
+            )
         return found
 
     def decide(

@@ -213,6 +213,7 @@ def _parse(address: str) -> tuple[str, str]:
         return "csv", address
     raise UnknownNameError(
         f"{address!r} is not the address of a table.",
+        where=f"table={address!r}",
         mend="write a path to a .parquet or .csv file, delta:PATH or duckdb:SELECT ...",
     )
 

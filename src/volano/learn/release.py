@@ -211,11 +211,16 @@ def rollback(
     earlier = {event.champion: event for event in standing[:-1]}
     if not earlier:
         served = f"only {standing[0].champion!r} was released" if standing else "nothing was released yet"
-        raise NotReadyError(f"There is no release to go back to: {served}.")
+        raise NotReadyError(
+            f"There is no release to go back to: {served}.",
+            where=f"ledger {stream_of(events[-1].decision)}" if events else "ledger of releases",
+            mend="release another version first; `volano status` shows what serves",
+        )
     target = standing[-2].champion if to is None else to
     if target not in earlier:
         raise UnknownNameError(
             f"Version {target!r} is no champion that a rollback can go back to.",
+            where=f"ledger {stream_of(events[-1].decision)}",
             mend=f"known: {', '.join(earlier)}",
         )
     verify(target)
@@ -274,6 +279,7 @@ def append(catalog: CatalogWriter, event: ReleaseEvent, *, after: ReleaseEvent |
     if standing != after:
         raise ConflictError(
             f"The releases of {event.decision!r} changed while version {event.challenger!r} was judged.",
+            where=f"ledger {stream}",
             mend="read the newest release and judge again",
         )
     sequence = 0 if last is None else last.sequence

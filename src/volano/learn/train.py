@@ -25,7 +25,7 @@ from volano.protocols.catalog import CatalogReader, CatalogWriter
 from volano.protocols.trainer import Predictor, Trainer
 from volano.records.learning import ModelVersion
 from volano.values.identities import content_hash
-from volano.values.instants import Instant
+from volano.values.instants import Instant, format_instant
 from volano.values.schema import Scalar
 
 KIND: Final = "model_version"
@@ -138,7 +138,9 @@ def get_version(catalog: CatalogReader, name: str) -> ModelVersion:
     document = catalog.find(KIND, name)
     if document is None:
         known = ", ".join(item.name for item in catalog.documents(KIND)[-5:]) or "none"
-        raise UnknownNameError(f"There is no model version {name!r}.", mend=f"newest known: {known}")
+        raise UnknownNameError(
+            f"There is no model version {name!r}.", where="catalog", mend=f"newest known: {known}"
+        )
     return msgspec.json.decode(document.body, type=ModelVersion)
 
 
@@ -147,13 +149,20 @@ def _refuse_too_little(rows: TrainingSet) -> None:
     if not rows.table.num_rows:
         raise NotReadyError(
             f"Training set {name!r} has no rows.",
+            where=_span(rows),
             mend="wait until labels are mature, or declare a history; see `volano status`",
         )
     if pa.types.is_boolean(rows.label.type) and len(pc.unique(rows.label)) < 2:
         raise NotReadyError(
             f"All {rows.table.num_rows:,} labels of training set {name!r} are the same.",
+            where=_span(rows),
             mend="train on a longer span, or check the label's value expression",
         )
+
+
+def _span(rows: TrainingSet) -> str:
+    since, until = rows.manifest.decided_from, rows.manifest.decided_until
+    return f"decisions from {format_instant(since)} until {format_instant(until)}"
 
 
 def _lineage(model: CompiledModel, training_set: TrainingSet, bundle: str, weight: pa.Array | None) -> str:

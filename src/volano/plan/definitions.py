@@ -332,5 +332,9 @@ def _get(known: dict[str, T], kind: str, name: str) -> T:
     found = known.get(name)
     if found is None:
         names = ", ".join(sorted(known)) or "none"
-        raise UnknownNameError(f"There is no {kind} named {name!r}.", mend=f"known names: {names}")
+        raise UnknownNameError(
+            f"There is no {kind} named {name!r}.",
+            where=f"{kind}s of the definitions in force",
+            mend=f"known names: {names}",
+        )
     return found

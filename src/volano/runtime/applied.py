@@ -52,7 +52,9 @@ def get_applied(catalog: CatalogReader) -> Applied:
     """
     applied, _ = find_applied(catalog)
     if applied is None:
-        raise NotReadyError("Nothing is applied yet.", mend="run `volano plan`, then `volano apply`")
+        raise NotReadyError(
+            "Nothing is applied yet.", where="catalog", mend="run `volano plan`, then `volano apply`"
+        )
     return applied
 
 
@@ -93,7 +95,9 @@ def get_definitions(catalog: CatalogReader, bundle: str) -> CompiledProject:
     found = find_definitions(catalog, bundle)
     if found is None:
         raise UnknownNameError(
-            f"No definitions are kept for bundle {bundle[:12]}.", mend="apply the project again"
+            f"No definitions are kept for bundle {bundle[:12]}.",
+            where="catalog",
+            mend="apply the project again",
         )
     return found
 

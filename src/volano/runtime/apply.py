@@ -76,7 +76,9 @@ class Application:
         done = {msgspec.json.decode(entry.body)["id"] for entry in self._stores.catalog.entries(self._stream)}
         if in_force != self._plan.based_on and not (done and in_force == self._plan.project.definitions_hash):
             raise ConflictError(
-                "Other definitions were applied since this plan was made.", mend="run `volano plan` again"
+                "Other definitions were applied since this plan was made.",
+                where="catalog",
+                mend="run `volano plan` again",
             )
         self._reporter.started("apply", len(self._plan.steps))
         for n, step in enumerate(self._plan.steps, start=1):
@@ -135,7 +137,9 @@ class Application:
         stored = self._stores.artifacts.put(self._bundle)
         if stored != step.bundle:
             raise CorruptionError(
-                "The project's files changed since the plan was made.", mend="run `volano plan` again"
+                "The project's files changed since the plan was made.",
+                where=str(self._stores.folder),
+                mend="run `volano plan` again",
             )
         return stored
 

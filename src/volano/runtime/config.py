@@ -83,7 +83,8 @@ def read_config(folder: Path, environment: Mapping[str, str] | None = None) -> C
             mend="run `volano init FOLDER` for a new project, or go to the project's folder",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{CONFIG_FILE} is not valid TOML: {error}", where=str(path)) from error
+        mend = 'write one `key = value` a line, texts in quotes: namespace = "flights"'
+        raise ConfigError(f"{CONFIG_FILE} is not valid TOML: {error}", where=str(path), mend=mend) from error
     _refuse_unknown(written, Config, str(path))
     _refuse_unknown(written.get("stores", {}), StoreNames, f"{path} [stores]")
     source = os.environ if environment is None else environment
@@ -94,19 +95,23 @@ def read_config(folder: Path, environment: Mapping[str, str] | None = None) -> C
     try:
         config = msgspec.convert(written, Config, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{CONFIG_FILE} holds a wrong value: {error}", where=str(path)) from error
+        mend = "give the key, named at the end, a value of the type it asks for"
+        raise ConfigError(
+            f"{CONFIG_FILE} holds a wrong value: {error}", where=str(path), mend=mend
+        ) from error
     for key in ("commit_every", "label_every", "future_tolerance"):
         try:
             parse_duration(getattr(config, key))
         except ValueError as error:
-            raise ConfigError(f"{key}: {error}", where=str(path)) from error
+            mend = f'write a number and a unit: {key} = "90s"'
+            raise ConfigError(f"{key}: {error}", where=str(path), mend=mend) from error
     return config
 
 
 def _refuse_unknown(written: object, shape: type[msgspec.Struct], where: str) -> None:
     known = [field.name for field in msgspec.structs.fields(shape)]
     if not isinstance(written, dict):
-        raise ConfigError(f"{where} must be a table of keys.", where=where)
+        raise ConfigError(f"{where} must be a table of keys.", where=where, mend="write it as [stores]")
     for key in written:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)

@@ -60,7 +60,9 @@ def explain_logged(session: Session, decision_id: str) -> ExplainedDecision:
             made, project, labels=_labels(session, decision_id), shadows=_shadows(session, decision_id)
         )
     raise UnknownNameError(
-        f"No decision {decision_id!r} was logged.", mend="list some with `volano decisions list NAME`"
+        f"No decision {decision_id!r} was logged.",
+        where="lake tables decision_*",
+        mend="list some with `volano decisions list NAME`",
     )
 
 

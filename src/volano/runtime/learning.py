@@ -65,7 +65,9 @@ class Learner:
         model = project.model(name)
         if not model.label:
             raise DefinitionError(
-                f"Model {name!r} has no label, so nothing can be learnt.", mend="declare label= on the model"
+                f"Model {name!r} has no label, so nothing can be learnt.",
+                where=f"model {name}",
+                mend="declare label= on the model",
             )
         label = project.labels[model.label]
         period_us = model.retrain_us or DEFAULT_PERIOD_US
@@ -143,6 +145,7 @@ class Learner:
             if not verdict.passed:
                 raise NotReadyError(
                     f"{version.version} cannot be the first release of {decision!r}: {verdict.reason}",
+                    where=f"evaluation set {candidate.evaluation.manifest.name}",
                     mend="the newest period of `retrain` judges: make it longer, lower the gate's min_labels, or train "
                     "again when more labels are mature",
                 )
@@ -257,7 +260,9 @@ class Learner:
     def _frozen(self, name: str) -> TrainingSet:
         manifest = find_manifest(name, self._session.stores.catalog)
         if manifest is None:
-            raise UnknownNameError(f"There is no training set {name!r}.", mend="train the model again")
+            raise UnknownNameError(
+                f"There is no training set {name!r}.", where="catalog", mend="train the model again"
+            )
         return load_set(manifest, self._session.stores.artifacts)
 
     def verify(self, version: str) -> LoadedModel:
@@ -276,6 +281,7 @@ class Learner:
         if declared is None:
             raise DefinitionError(
                 f"Decision {decision!r} has no release.",
+                where=f"decision {decision}",
                 mend=f"declare vo.Release({decision}, gate=vo.Gate(...)) and apply",
             )
         return declared.gate

@@ -11,6 +11,7 @@ from volano.errors import MissingExtraError, UnknownNameError
 
 GROUPS = ("volano.stores", "volano.engines", "volano.trainers")
 _EXTRAS = {"lightgbm": "lightgbm", "sklearn": "sklearn", "onnxruntime": "sklearn", "skl2onnx": "sklearn"}
+_WRITTEN_IN = {"volano.stores": "volano.toml, [stores]", "volano.trainers": "trainer= of a model"}
 
 
 @cache
@@ -23,12 +24,11 @@ def names(group: str) -> list[str]:
     return sorted(_found(group))
 
 
-def load(group: str, name: str) -> Any:
-    """What an entry point names: an adapter's class.
+def find(group: str, name: str) -> EntryPoint:
+    """An entry point, not loaded yet.
 
     Raises:
         UnknownNameError: no installed package offers this name.
-        MissingExtraError: it is offered, but a library it needs is not installed; the mend is the pip line.
     """
     point = _found(group).get(name)
     if point is None:
@@ -36,12 +36,24 @@ def load(group: str, name: str) -> Any:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UnknownNameError(
             f"No adapter {name!r} in {group}.",
+            where=_WRITTEN_IN.get(group, group),
             mend=f"{hint}installed: {', '.join(names(group)) or 'none (is the package installed?)'}",
         )
+    return point
+
+
+def load(group: str, name: str) -> Any:
+    """What an entry point names: an adapter's class.
+
+    Raises:
+        UnknownNameError: no installed package offers this name.
+        MissingExtraError: it is offered, but a library it needs is not installed; the mend is the pip line.
+    """
+    point = find(group, name)
     try:
         return point.load()
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get(error.name or "", error.name or name)
         raise MissingExtraError(
-            f"{name!r} needs the package {error.name!r}.", mend=f"pip install 'volano[{extra}]'"
+            f"{name!r} needs the package {error.name!r}.", where=group, mend=f"pip install 'volano[{extra}]'"
         ) from error

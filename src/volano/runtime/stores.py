@@ -15,7 +15,7 @@ from volano.protocols.lake import LakeWriter
 from volano.protocols.online_store import OnlineWriter
 from volano.protocols.sql_engine import SqlEngine
 from volano.runtime.config import Config
-from volano.runtime.plugins import load
+from volano.runtime.plugins import find, load
 
 
 class Stores:
@@ -26,6 +26,7 @@ class Stores:
         config: names the adapters and the data folder.
 
     Raises:
+        UnknownNameError: there is no adapter of a name in the configuration.
         StoreReadOnlyError: on first use, when the data folder cannot be made or written.
     """
 
@@ -35,6 +36,8 @@ class Stores:
         self.data = (folder / config.data).resolve()
         self._online: dict[str, Any] = {}
         self._opened: list[Any] = []
+        for name in _adapters(config):
+            find("volano.stores", name)
 
     def _open(self, name: str, below: str, *arguments: Any, **options: Any) -> Any:
         path = self.data / below
@@ -106,3 +109,18 @@ class Stores:
             close = getattr(self._opened.pop(), "close", None)
             if close is not None:
                 close()
+
+
+def _adapters(config: Config) -> list[str]:
+    """The names of all adapters that a project uses."""
+    stores = config.stores
+    return [
+        f"journal_writer.{stores.journal}",
+        f"journal_reader.{stores.journal}",
+        f"apply_log.{stores.apply_log}",
+        f"apply_log_reader.{stores.apply_log}",
+        f"online_store.{stores.online}",
+        f"lake.{stores.lake}",
+        f"catalog.{stores.catalog}",
+        f"artifacts.{stores.artifacts}",
+    ]

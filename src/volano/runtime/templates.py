@@ -30,7 +30,9 @@ def write_template(name: str, folder: Path) -> list[Path]:
     """
     if name not in template_names():
         raise UnknownNameError(
-            f"There is no template named {name!r}.", mend=f"known names: {', '.join(template_names())}"
+            f"There is no template named {name!r}.",
+            where="--template",
+            mend=f"known names: {', '.join(template_names())}",
         )
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -90,6 +90,7 @@ class Workplace:
 
     def train(self, model: str) -> ModelVersion:
         """Train a version as of now."""
+        self.session.applied.project.model(model)  # a wrong name is told before anything is done
         self.session.drain(commit=True)
         update_labels(self.session, as_of=self._clock.now())
         return self.learner.train(model, cutoff=self._clock.now()).version
@@ -130,7 +131,9 @@ class Workplace:
         names = [doc.name for doc in self.stores.catalog.documents("model_version")]
         own = [name for name in names if name.rpartition("-")[0] == model]
         if not own:
-            raise NotReadyError(f"Model {model!r} has no version yet.", mend=f"run `volano train {model}`")
+            raise NotReadyError(
+                f"Model {model!r} has no version yet.", where="catalog", mend=f"run `volano train {model}`"
+            )
         return max(own, key=lambda name: int(name.rpartition("-")[2]))
 
     def _forget_session(self) -> None:

@@ -77,9 +77,13 @@ def run_demo(
         MissingExtraError: the data is not installed.
     """
     if name != _DEMO:
-        raise UnknownNameError(f"There is no demo named {name!r}.", mend=f"known names: {_DEMO}")
+        raise UnknownNameError(
+            f"There is no demo named {name!r}.", where="demo", mend=f"known names: {_DEMO}"
+        )
     if not HAND_OVER < until <= END:
-        raise ConfigError("The replay ends in 2013, after March 1.", mend="choose a later or an earlier end")
+        raise ConfigError(
+            "The replay ends in 2013, after March 1.", where="until", mend="choose a later or an earlier end"
+        )
     began = time.perf_counter()
     told = reporter or Silence()
     project = folder or _new_folder()
