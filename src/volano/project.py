@@ -10,15 +10,17 @@ from typing import Any, Self
 import pyarrow as pa
 
 from volano.decide.explain import ExplainedDecision
+from volano.learn.training_set import TrainingSet
 from volano.plan.plan import Plan
 from volano.protocols.clock import Clock
 from volano.protocols.reporter import Reporter
 from volano.records.journal import DecisionMade, Operation
-from volano.records.learning import ModelVersion, ReleaseEvent
+from volano.records.learning import ModelVersion, ReleaseEvent, TrainingSetManifest
 from volano.records.receipt import Receipt
 from volano.runtime.applied import Applied
 from volano.runtime.checks import Finding
 from volano.runtime.clock import SystemClock
+from volano.runtime.datasets import Verification
 from volano.runtime.jobs import JobRun
 from volano.runtime.silence import Silence
 from volano.runtime.status import Status
@@ -114,6 +116,22 @@ class Project:
     def rollback(self, decision: str, reason: str) -> ReleaseEvent:
         """Serve the champion before the present one again."""
         return self._work.rollback(decision, reason)
+
+    def training_sets(self) -> list[TrainingSetManifest]:
+        """The manifests of every training and evaluation set, by name."""
+        return self._work.training_sets()
+
+    def training_set(self, name: str) -> TrainingSetManifest:
+        """The manifest of a training or evaluation set."""
+        return self._work.training_set(name)
+
+    def rebuild(self, name: str) -> TrainingSet:
+        """Build a set again from the lake and its manifest: the same rows, whatever came since. Stores nothing."""
+        return self._work.rebuild(name)
+
+    def verify(self, name: str) -> Verification:
+        """Hash the frozen rows of a set again, rebuild it, and name the members that differ."""
+        return self._work.verify(name)
 
     def status(self) -> Status:
         """How the project stands."""

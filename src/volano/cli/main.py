@@ -8,6 +8,7 @@ from volano import __version__
 from volano.cli import (
     apply,
     check,
+    dataset,
     decisions,
     demo,
     doctor,
@@ -49,6 +50,7 @@ app.command()(demo.demo)
 app.command()(status.status)
 app.add_typer(decisions.app, name="decisions")
 app.command()(train.train)
+app.add_typer(dataset.app, name="dataset")
 app.command()(release.release)
 app.command()(rollback.rollback)
 app.command()(check.check)

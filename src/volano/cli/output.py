@@ -117,7 +117,7 @@ def print_record(value: Any) -> None:
 def _shown(name: str, value: Any) -> str:
     """A value by its name: instants end in `_at` or `as_of`, durations in `_us`."""
     if isinstance(value, int) and not isinstance(value, bool):
-        if name.endswith(("_at", "as_of", "_until", "_from")) or name == "at":
+        if name.endswith(("_at", "as_of", "_until", "_from", "_cutoff")) or name in ("at", "stamp"):
             return when(value)
         if name.endswith("_us"):
             return format_duration(value)

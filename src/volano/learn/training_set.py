@@ -107,6 +107,7 @@ def build(
     history: pa.Table | None = None,
     tables: Mapping[str, int] | None = None,
     snapshots: Mapping[str, str] | None = None,
+    asked: str = "",
     split_rule: str = "",
     purposes: Sequence[str] = (),
 ) -> TrainingSet:
@@ -125,21 +126,16 @@ def build(
         history: requests of the past as rows of the same shape, with features recomputed point in time. Where an id was
             also decided live, the logged row stands.
         tables: lake table -> version that was read; `snapshots`: source -> token of its table.
+        asked: digest of the frozen requests behind `history`.
         split_rule: how the rows were parted from their sibling, for people.
 
     Raises:
         RequestError: a feature column is missing.
     """
-    matured = mature_labels(labels, label.name, label_cutoff=label_cutoff, stamp=stamp)
-    logged = _counted(decisions, model.service, decided_from, decided_until, stamp)
-    parts = [_members(logged, matured, model.service, label, "logged")]
-    if history is not None:
-        past = _within(history, decided_from, decided_until)
-        past = past.filter(
-            pc.invert(pc.is_in(past["decision_id"], value_set=as_array(logged["decision_id"])))
-        )
-        parts.append(_members(past, matured, model.service, label, "history"))
-    table = _sorted(pa.concat_tables(parts))
+    table = members(
+        model, label, decisions, labels, decided_from=decided_from, decided_until=decided_until,
+        label_cutoff=label_cutoff, stamp=stamp, history=history,
+    )  # fmt: skip
     manifest = TrainingSetManifest(
         name=name,
         model=model.name,
@@ -158,12 +154,43 @@ def build(
         features=tuple(item.name for item in model.service.inputs),
         tables=dict(tables or {}),
         snapshots=dict(snapshots or {}),
-        n_history=table.num_rows - parts[0].num_rows,
+        asked=asked,
+        n_history=count_history(table),
         split_rule=split_rule,
         purposes=tuple(purposes),
         kind=kind,
     )
     return TrainingSet(manifest, table)
+
+
+def members(
+    model: CompiledModel,
+    label: CompiledLabel,
+    decisions: pa.Table,
+    labels: pa.Table,
+    *,
+    decided_from: Instant,
+    decided_until: Instant,
+    label_cutoff: Instant,
+    stamp: Instant,
+    history: pa.Table | None,
+) -> pa.Table:
+    """The rows of a set, sorted by id: `SYSTEM_COLUMNS`, then the features. The arguments are those of `build`."""
+    matured = mature_labels(labels, label.name, label_cutoff=label_cutoff, stamp=stamp)
+    logged = _counted(decisions, model.service, decided_from, decided_until, stamp)
+    parts = [_members(logged, matured, model.service, label, "logged")]
+    if history is not None:
+        past = _within(history, decided_from, decided_until)
+        past = past.filter(
+            pc.invert(pc.is_in(past["decision_id"], value_set=as_array(logged["decision_id"])))
+        )
+        parts.append(_members(past, matured, model.service, label, "history"))
+    return _sorted(pa.concat_tables(parts))
+
+
+def count_history(table: pa.Table) -> int:
+    """How many rows of a set are requests of the past that nobody decided."""
+    return int(pc.sum(pc.equal(table["origin"], "history")).as_py() or 0)
 
 
 def mature_labels(labels: pa.Table, label: str, *, label_cutoff: Instant, stamp: Instant) -> pa.Table:

@@ -140,6 +140,24 @@ class Facts:
         edges: list[int | None] = [None, *np.unique(times[n_rows::n_rows]).tolist(), None]
         return list(pairwise(edges))
 
+    def handed_over(self) -> list[Instant]:
+        """The stamps of the hand-overs of the project's sources."""
+        return [handover.stamp for name, handover in self._handovers.items() if name in self._project.sources]
+
+    def is_altered(self, source: str, *, after: Instant, until: Instant, known_by: Instant) -> bool:
+        """Whether rows of a source that were applied in `(after, until]` count as known by an instant.
+
+        Pushed rows are known when they are applied. Those of a table, or of a later backfill, may have been known long
+        before: only a stamp keeps them out of what was computed earlier.
+        """
+        definition = self._project.source(source)
+        handover = self._handovers.get(source)
+        if definition.table is not None and handover is not None and after < handover.stamp <= until:
+            return True
+        rows = self._read(definition, ["known_at"], "applied_at", after + 1, until + 1, None)
+        earliest = pc.min(rows["known_at"].cast(pa.int64())).as_py()
+        return earliest is not None and earliest <= known_by
+
     def snapshots(self) -> dict[str, str]:
         """The pinned content token of every table, by source."""
         return {name: handover.snapshot for name, handover in self._handovers.items()}

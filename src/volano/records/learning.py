@@ -16,8 +16,9 @@ class TrainingSetManifest(msgspec.Struct, frozen=True):
         label_cutoff: only labels mature by then, from evidence known by then.
         stamp: the newest applied stamp that counts; a later backfill changes nothing.
         root_hash: Merkle root over the canonical column bytes, rows sorted by id.
-        split_from: rows decided at or after it are the evaluation part (half-open), never trained on.
-        tables: lake table -> version read.
+        tables: lake table -> version that was the newest when it was built; a rebuild reads by stamp, not by version.
+        snapshots: source -> token of its table, as pinned at the hand-over.
+        asked: digest of the past requests that were read, frozen as an artifact; empty without a history.
         artifact: digest of the frozen Parquet bytes.
     """
 
@@ -38,6 +39,7 @@ class TrainingSetManifest(msgspec.Struct, frozen=True):
     features: tuple[str, ...]
     tables: dict[str, int] = {}
     snapshots: dict[str, str] = {}
+    asked: str = ""
     n_history: int = 0
     split_rule: str = ""
     purposes: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from volano.organize.audit import AuditReport, audit
 from volano.organize.features import PointInTime
 from volano.records.learning import ModelVersion, TrainingSetManifest
 from volano.records.receipt import Reconciliation
+from volano.runtime.datasets import rebuild
 from volano.runtime.labelling import read_labels
 from volano.runtime.session import Session
 
@@ -67,6 +68,7 @@ def run_checks(
         ("served features equal recomputed ones, bit for bit", partial(_audited, known=audits or {})),
         ("a pending label is never a value", _labels),
         ("training sets match their manifests", partial(_training_sets, most=most_sets)),
+        ("the newest training set, rebuilt from its manifest, has the same content hash", _rebuilt),
         ("no member of an evaluation part is in its training part", partial(_disjoint, most=most_sets)),
         ("every release has its evidence and a loadable champion and rollback target", _releases),
         ("propensities are probabilities, and their method is logged", _propensities),
@@ -166,6 +168,22 @@ def _training_sets(session: Session, most: int | None) -> str:
     for manifest in chosen:
         verify(manifest, session.stores.artifacts)
     return f"{_of(len(chosen), len(manifests))} sets hashed again"
+
+
+def _rebuilt(session: Session) -> str:
+    """The newest set and its evaluation part; `volano dataset verify` does any other."""
+    newest = max(_manifests(session), key=lambda made: (made.label_cutoff, made.name), default=None)
+    if newest is None:
+        return "no set yet"
+    names = {newest.name.removesuffix("-evaluation"), f"{newest.name.removesuffix('-evaluation')}-evaluation"}
+    for manifest in (made for made in _manifests(session) if made.name in names):
+        again = rebuild(session, manifest).manifest
+        if again.root_hash != manifest.root_hash:
+            raise _broken(
+                f"{manifest.name} has {manifest.n_rows:,} rows of root hash {manifest.root_hash[:16]}, and rebuilt "
+                f"{again.n_rows:,} of {again.root_hash[:16]}; `volano dataset verify {manifest.name}` names them."
+            )
+    return f"{newest.name.removesuffix('-evaluation')}: rebuilt from the lake"
 
 
 def _disjoint(session: Session, most: int | None) -> str:

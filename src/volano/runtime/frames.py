@@ -1,16 +1,20 @@
 """Frames to learn from: decisions and past requests with their features, and their labels. Reads; writes nothing.
 
 A frame has a row a decision, with `feature__<input>` columns as one feature service names them. Features stand as
-served where the decision was served by that service, else recomputed as of what was visible then.
+served where the decision was served by that service, else recomputed as of what was visible then. Everything is read as
+of a stamp, and past requests are frozen before they are read, so the same frame can be made again at any time.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from volano.collect.tables import decision_table
+from volano.collect.tables import decision_table, fact_table
 from volano.compile.judging import can_judge
 from volano.compile.state import state_groups
 from volano.organize.features import Mode, PointInTime
@@ -43,6 +47,13 @@ _SYSTEM = pa.schema(
 )
 
 
+class _History(NamedTuple):
+    """A frame of past requests, and the stamp that it was computed as of."""
+
+    frame: pa.Table
+    stamp: Instant
+
+
 class Frames:
     """The frames of one bundle's definitions.
 
@@ -55,9 +66,22 @@ class Frames:
         self._project = session.definitions.get(bundle)
         self._functions: Functions = session.bundles.get(bundle)
         self._facts = session.definitions.facts(bundle)
-        self._histories: dict[tuple[str, str], pa.Table] = {}
+        self._histories: dict[tuple[str, str], _History] = {}
+        self._frozen: dict[str, tuple[str, pa.Table]] = {}
 
-    def decided(self, model: CompiledModel, since: Instant, until: Instant) -> pa.Table:
+    def pin(self, cutoff: Instant) -> Instant:
+        """The stamp that a set cut at an instant is read as of: nothing applied later exists for it.
+
+        It is one that was given: what is applied from now on has a higher one, even within this microsecond. A
+        hand-over may have been stamped after the cut-off, when stamps ran ahead of the clock; what it brought counts by
+        its `known_at`.
+        """
+        last = self._session.stores.apply_log.last()
+        return max([min(cutoff, 0 if last is None else last.last_stamp), *self._facts.handed_over()])
+
+    def decided(
+        self, model: CompiledModel, since: Instant, until: Instant, *, stamp: Instant | None = None
+    ) -> pa.Table:
         """Logged decisions of a model, decided in `[since, until)`."""
         lake = self._session.stores.lake
         schema = _frame_schema(model.service)
@@ -78,26 +102,44 @@ class Frames:
             others = rows.filter(pc.and_(pc.invert(served), rows["features_as_of"].is_valid()))
             others = _askable(others, self._project.requests[decision.request])
             if others.num_rows:
-                computed = self._compute(model, _spine(others, as_of="features_as_of"), Mode.REPLAY)
+                computed = self._compute(model, _spine(others, as_of="features_as_of"), Mode.REPLAY, stamp)
                 found.append(_frame(others, computed, model.service).select(schema.names).cast(schema))
         return pa.concat_tables(found)
 
-    def history(self, model: CompiledModel) -> pa.Table | None:
-        """The declared requests of the past, with features as production would have seen them; None without any."""
+    def asked(self, model: CompiledModel) -> str:
+        """The digest of the past requests of a model as they are now; empty when it has none."""
+        return "" if model.history is None else self._freeze(self._project.histories[model.history])[0]
+
+    def history(self, model: CompiledModel, *, stamp: Instant, asked: str = "") -> pa.Table | None:
+        """The declared requests of the past, with features as production would have seen them; None without any.
+
+        Args:
+            stamp: only what was applied by then exists.
+            asked: digest of the requests, as `asked` gave it; those that are declared now without it.
+        """
         if model.history is None:
             return None
-        declared = self._project.histories[model.history]
-        key = (self._session.stores.sql.snapshot(declared.table), model.service.version)
-        if key not in self._histories:
-            rows = self._asked(declared)
-            computed = self._compute(model, _spine(rows, as_of="decided_at"), Mode.HISTORY)
-            self._histories[key] = _frame(rows, computed, model.service)
-        return self._histories[key]
+        asked = asked or self.asked(model)
+        key = (asked, model.service.version)
+        kept = self._histories.get(key)
+        if kept is None or self._is_altered(kept, stamp):
+            rows = self._requests(asked)
+            computed = self._compute(model, _spine(rows, as_of="decided_at"), Mode.HISTORY, stamp)
+            kept = self._histories[key] = _History(_frame(rows, computed, model.service), stamp)
+        return kept.frame
 
-    def labels(self, model: CompiledModel, label: CompiledLabel, cutoff: Instant) -> pa.Table:
+    def labels(
+        self,
+        model: CompiledModel,
+        label: CompiledLabel,
+        cutoff: Instant,
+        *,
+        stamp: Instant,
+        asked: str = "",
+    ) -> pa.Table:
         """Label rows of logged decisions and of the history, as computed by a cut-off."""
         logged = self._judged(label, read_labels(self._session, label.name, until=cutoff))
-        history = self.history(model)
+        history = self.history(model, stamp=stamp, asked=asked)
         if history is None or model.history is None:
             return logged
         # No later event can decide a label of the history: its horizons are over.
@@ -105,7 +147,7 @@ class Frames:
         until = cutoff + 1 if newest is None else min(cutoff + 1, newest + label.horizon_us)
         facts = {
             source: self._facts.rows(
-                source, until=until, columns=evidence_columns(self._project, label, source)
+                source, until=until, stamp=stamp, columns=evidence_columns(self._project, label, source)
             )
             for source in (label.source, *label.censored_by)
         }
@@ -142,8 +184,36 @@ class Frames:
         """The lake tables behind a frame of a model, at the versions that are read now."""
         lake = self._session.stores.lake
         decisions = [each.name for each in self._project.decisions.values() if each.model == model.name]
-        names = [*(decision_table(name) for name in decisions), LABELS]
+        facts = [fact_table(source) for source in self._project.sources]
+        names = [*(decision_table(name) for name in decisions), *facts, LABELS]
         return {name: version for name in names if (version := lake.version(name)) is not None}
+
+    def _is_altered(self, kept: _History, stamp: Instant) -> bool:
+        """Whether features of a history come out otherwise as of another stamp."""
+        low, high = sorted((kept.stamp, stamp))
+        newest = pc.max(kept.frame["decided_at"].cast(pa.int64())).as_py()
+        return newest is not None and any(
+            self._facts.is_altered(source, after=low, until=high, known_by=newest)
+            for source in self._project.sources
+        )
+
+    def _freeze(self, history: CompiledHistory) -> tuple[str, pa.Table]:
+        """The past requests as they are in the author's table now, kept for ever under their digest."""
+        snapshot = self._session.stores.sql.snapshot(history.table)
+        key = f"{history.name}/{snapshot}"
+        if key not in self._frozen:
+            rows = self._asked(history)
+            sink = pa.BufferOutputStream()
+            pq.write_table(rows, sink, compression="zstd")
+            digest = self._session.stores.artifacts.put(sink.getvalue().to_pybytes())
+            self._frozen[key] = digest, rows
+        return self._frozen[key]
+
+    def _requests(self, digest: str) -> pa.Table:
+        for known, rows in self._frozen.values():
+            if known == digest:
+                return rows
+        return pq.read_table(pa.BufferReader(self._session.stores.artifacts.get(digest)))
 
     def _asked(self, history: CompiledHistory) -> pa.Table:
         """One row a past request: an id of its own, when it would have been asked, and its fields."""
@@ -165,13 +235,13 @@ class Frames:
             }
         )
 
-    def _compute(self, model: CompiledModel, spine: pa.Table, mode: Mode) -> pa.Table:
+    def _compute(self, model: CompiledModel, spine: pa.Table, mode: Mode, stamp: Instant | None) -> pa.Table:
         project = self._project
         work = PointInTime(
             project, state_groups(project), self._facts, self._session.stores.sql, self._functions
         )
         request = project.requests[model.service.request]
-        return work.features(model.service.inputs, spine, mode=mode, request=request)
+        return work.features(model.service.inputs, spine, mode=mode, request=request, stamp=stamp)
 
 
 def inputs_of(frame: pa.Table, service: CompiledService, ids: pa.Array) -> pa.Table:

@@ -72,9 +72,10 @@ class Learner:
         label = project.labels[model.label]
         period_us = model.retrain_us or DEFAULT_PERIOD_US
         spans = rolling_spans(cutoff, horizon_us=label.horizon_us, period_us=period_us)
-        rows = self._frames.decided(model, BEGINNING, spans.evaluation_until)
-        history = self._frames.history(model)
-        labels = self._frames.labels(model, label, cutoff)
+        stamp, asked = self._frames.pin(cutoff), self._frames.asked(model)
+        rows = self._frames.decided(model, BEGINNING, spans.evaluation_until, stamp=stamp)
+        history = self._frames.history(model, stamp=stamp, asked=asked)
+        labels = self._frames.labels(model, label, cutoff, stamp=stamp, asked=asked)
         set_name = self._set_name(name, cutoff)
         parts = []
         for kind, since, until in (
@@ -88,13 +89,14 @@ class Learner:
                 decided_from=since,
                 decided_until=until,
                 label_cutoff=cutoff,
-                stamp=cutoff,  # nothing applied after the cut-off
+                stamp=stamp,
                 built_at=cutoff,
                 artifacts=self._session.stores.artifacts,
                 kind=kind,
                 history=history,
                 tables=self._frames.tables(model),
                 snapshots=self._session.facts.snapshots(),
+                asked=asked,
                 split_rule=spans.rule,
             )  # fmt: skip
             parts.append(TrainingSet(store_manifest(part.manifest, self._session.stores.catalog), part.table))
@@ -311,8 +313,9 @@ class Learner:
         bundle = loaded.version.bundle
         model = self._session.definitions.get(bundle).model(loaded.version.model)
         frames = Frames(self._session, bundle)
-        rows = [frames.decided(model, part.manifest.decided_from, part.manifest.decided_until)]
-        past = frames.history(model)
+        made, stamp = part.manifest, part.manifest.stamp
+        rows = [frames.decided(model, made.decided_from, made.decided_until, stamp=stamp)]
+        past = frames.history(model, stamp=stamp)
         if past is not None:
             rows.append(past.select(rows[0].column_names))
         frame = pa.concat_tables(rows)

@@ -12,14 +12,16 @@ import pyarrow as pa
 from volano.decide.explain import ExplainedDecision
 from volano.errors import NotReadyError
 from volano.learn.train import get_version
+from volano.learn.training_set import TrainingSet
 from volano.plan.plan import Plan
 from volano.protocols.clock import Clock
 from volano.protocols.reporter import Reporter
-from volano.records.learning import ModelVersion, ReleaseEvent
+from volano.records.learning import ModelVersion, ReleaseEvent, TrainingSetManifest
 from volano.runtime.applied import Applied, find_applied, get_applied
 from volano.runtime.apply import Application
 from volano.runtime.checks import Finding, run_checks
 from volano.runtime.config import read_config
+from volano.runtime.datasets import Verification, get_manifest, manifests, rebuild, verify_set
 from volano.runtime.decisions import explain_logged, newest_decisions
 from volano.runtime.jobs import JobRun, Jobs
 from volano.runtime.labelling import update_labels
@@ -122,6 +124,22 @@ class Workplace:
     def check(self) -> list[Finding]:
         self.session.drain(commit=True)
         return run_checks(self.session)
+
+    def training_sets(self) -> list[TrainingSetManifest]:
+        return manifests(self.session)
+
+    def training_set(self, name: str) -> TrainingSetManifest:
+        return get_manifest(self.session, name)
+
+    def rebuild(self, name: str) -> TrainingSet:
+        """Build a set again from what is stored."""
+        self.session.drain(commit=True)
+        return rebuild(self.session, get_manifest(self.session, name))
+
+    def verify(self, name: str) -> Verification:
+        """Hash a set again, frozen and rebuilt."""
+        self.session.drain(commit=True)
+        return verify_set(self.session, get_manifest(self.session, name))
 
     def close(self) -> None:
         self._forget_session()
