@@ -29,7 +29,8 @@ from volano.kernels.history import ArrayLike, id_words, instants
 Value: TypeAlias = Any
 """A float, int, bool or str, a list of one of them, or None."""
 
-_MAGIC = int.from_bytes(b"VOLCHNK\x01", "little")
+MAGIC = int.from_bytes(b"VOLCHNK\x01", "little")
+TILE_MAGIC = int.from_bytes(b"VOLTILE\x01", "little")
 _EMPTY = np.empty(0, np.int64)
 _MIN_SPAN = 1 << 26  # 67 s
 
@@ -86,7 +87,7 @@ class ChunkLayout:
     def numbers(self) -> I64:
         """Definition, words per row, order words, first value's word, magic: what kernels check and skip by."""
         name = int.from_bytes(self.definition, "little", signed=True)
-        return np.array([name, self.width, self.order, self.first_value, _MAGIC], np.int64)
+        return np.array([name, self.width, self.order, self.first_value, MAGIC], np.int64)
 
     def _strings(self) -> I64:
         return np.array([c for c, (_, kind) in enumerate(self.columns) if kind == "string"], np.int64)
@@ -238,14 +239,14 @@ class ChunkLayout:
             return np.empty((0, self.width), np.int64), b""
         head = np.frombuffer(chunk, np.int64, min(4, len(chunk) // 8))
         numbers = self.numbers()
-        if len(head) < 4 or head[0] != _MAGIC or head[1] != numbers[0] or head[2] >> 32 != self.width:
+        if len(head) < 4 or head[0] != MAGIC or head[1] != numbers[0] or head[2] >> 32 != self.width:
             raise self.mismatch(chunk)
         n = int(head[2] & 0xFFFFFFFF)
         words = np.frombuffer(chunk, np.int64, n * self.width, 32).reshape(n, self.width)
         return words, chunk[32 + 8 * n * self.width :]
 
     def mismatch(self, chunk: bytes) -> StateMismatchError:
-        found = chunk[8:16].hex() if chunk[:8] == _MAGIC.to_bytes(8, "little") else "no chunk of ours"
+        found = chunk[8:16].hex() if chunk[:8] == MAGIC.to_bytes(8, "little") else "no chunk of ours"
         return StateMismatchError(
             "Online state was written by another definition, or is damaged.",
             where=f"expected definition {self.definition.hex()} with {self.width} words per row, found {found}",
@@ -355,6 +356,7 @@ class ChunkReader:
     Args:
         features: what to compute, in the order of the result.
         layout: the layout that the chunks were written with.
+        tile_places: of `tile_places`, where tiles may stand between the chunks.
 
     >>> import pyarrow as pa
     >>> layout = ChunkLayout(b"landings", (("delay", "float64"),))
@@ -365,12 +367,14 @@ class ChunkReader:
     (6.0,)
     """
 
-    def __init__(self, features: Sequence[WindowFeature], layout: ChunkLayout) -> None:
+    def __init__(
+        self, features: Sequence[WindowFeature], layout: ChunkLayout, tile_places: TilePlaces | None = None
+    ) -> None:
         self.features = tuple(features)
         self.layout = layout
         self.types = tuple(f.output_type(layout.types) for f in self.features)
         self._one, self._many = kernels().read_one, kernels().read_many
-        self.spec, self.params = _spec(self.features, layout)
+        self.spec, self.params = _spec(self.features, layout, tile_places)
         self._places = _places(self.features)
         self._n_outputs = self._places[-1]
         self.n_words = self._n_outputs + (self._n_outputs + 63) // 64
@@ -572,29 +576,67 @@ def _windows(features: Iterable[WindowFeature]) -> list[tuple[int, ...]]:
     return sorted(dict.fromkeys(map(_window, features)), key=lambda window: window[5])
 
 
-def _spec(features: tuple[WindowFeature, ...], layout: ChunkLayout) -> tuple[I64, F64]:
+@dataclass(frozen=True, slots=True)
+class TilePlaces:
+    """Where the words of a tile stand: of each lane, and of each lane's states; and how many words there are."""
+
+    lanes: dict[tuple[int, int, int], int]
+    states: dict[tuple[int, int, int, str, str, str | None], int]
+    width: int
+
+
+def lane_of(f: WindowFeature, layout: ChunkLayout) -> tuple[int, int, int]:
+    """The rows that a feature sees: the column of its filter, and the columns whose nulls are skipped; -1 for none."""
+    place = {name: c for c, name in enumerate(layout.types)}
+    skipped = [place[c] for c in (f.column, f.over) if c is not None] if f.spec.skip_nulls else []
+    x, y = (*skipped, -1, -1)[:2]
+    return -1 if f.where is None else place[f.where], x, y
+
+
+def tile_places(features: Sequence[WindowFeature], layout: ChunkLayout) -> TilePlaces:
+    """What a tile keeps so that all of these features, or some, can be read from it."""
+    lanes: dict[tuple[int, int, int], int] = {}
+    states: dict[tuple[int, int, int, str, str, str | None], int] = {}
+    width = 6
+    for f in features:
+        lane = lane_of(f, layout)
+        if lane not in lanes:
+            lanes[lane] = width
+            width += 3
+        if f.spec.kind == "fold":
+            fold = f.spec.folds[layout.types[str(f.column)]]
+            state = (*lane, fold.fold, str(f.column), f.over)
+            if state not in states:
+                states[state] = width
+                width += fold.words
+    return TilePlaces(lanes, states, width)
+
+
+def _spec(
+    features: tuple[WindowFeature, ...], layout: ChunkLayout, tiles: TilePlaces | None
+) -> tuple[I64, F64]:
     """What `read_key` computes, as one array of words, and the parameters.
 
-    Words 0 to 4 describe the layout; then the words of states, begin and end of lanes, five unused, the most
-    windows of a lane, the number of outputs. A lane is filter, two columns whose nulls are skipped, first
-    window, number of windows, and begin and end of its states, picks and distinct counts. A window is length
-    (-1: all), offset, every, delay, include_request, grid, shift. A state is fold, word, x, y, bit 0 and 1
-    when they are integers, begin and end of its finals; a final is window, code, output, parameters. A pick
-    is window, place in PICKS, output, column, is string, n; a distinct count is window, column, is string, output.
+    Words 0 to 4 describe the layout; then the words of states, begin and end of lanes, words of a tile or 0, what
+    tiles begin with, two unused, the most windows of a lane, the number of outputs. A lane is filter, two columns
+    whose nulls are skipped, first window, number of windows, begin and end of its states, picks and distinct
+    counts, and its place in a tile. A window is length (-1: all), offset, every, delay, include_request, grid,
+    shift. A state is fold, word, x, y, bit 0 and 1 when they are integers, begin and end of its finals, how many
+    words, its place in a tile; a final is window, code, output, parameters. A pick is window, place in PICKS,
+    output, column, is string, n; a distinct count is window, column, is string, output.
     """
     types = layout.types
     place = {name: c for c, name in enumerate(types)}
     lanes: dict[tuple[int, int, int], list[tuple[int, WindowFeature]]] = {}
     *places, n_outputs = _places(features)
     for o, f in zip(places, features, strict=True):
-        skipped = [place[c] for c in (f.column, f.over) if c is not None] if f.spec.skip_nulls else []
-        x, y = (*skipped, -1, -1)[:2]
-        lanes.setdefault((-1 if f.where is None else place[f.where], x, y), []).append((o, f))
-    spec: list[int] = [*layout.numbers().tolist(), 0, 0, 0, 0, 0, 0, 0, 0, n_outputs]
+        lanes.setdefault(lane_of(f, layout), []).append((o, f))
+    tile_width = 0 if tiles is None else tiles.width
+    spec: list[int] = [*layout.numbers().tolist(), 0, 0, 0, tile_width, TILE_MAGIC, 0, 0, 0, n_outputs]
     params: list[float] = [0.0, 0.0]
     n_lanes = len(lanes)
-    spec[6], spec[7] = len(spec), len(spec) + 11 * n_lanes
-    spec += [0] * (11 * n_lanes)
+    spec[6], spec[7] = len(spec), len(spec) + 12 * n_lanes
+    spec += [0] * (12 * n_lanes)
     for number, (lane, members) in enumerate(lanes.items()):
         windows = {window: w for w, window in enumerate(_windows(f for _, f in members))}
         states: dict[tuple[str, str, str | None], list[list[int]]] = {}
@@ -621,7 +663,7 @@ def _spec(features: tuple[WindowFeature, ...], layout: ChunkLayout) -> tuple[I64
         at = [len(spec), len(windows)]
         spec += [n for window in windows for n in window]
         at.append(len(spec))
-        spec += [0] * (7 * len(states))
+        spec += [0] * (9 * len(states))
         at.append(len(spec))
         word = 0
         for n, (key, finals) in enumerate(states.items()):
@@ -629,13 +671,16 @@ def _spec(features: tuple[WindowFeature, ...], layout: ChunkLayout) -> tuple[I64
             second = column_name if over is None else over
             integers = int(types[column_name] != "float64") + 2 * int(types[second] != "float64")
             head = [FOLD_NAMES.index(name), word, place[column_name], place[second], integers]
-            spec[at[2] + 7 * n : at[2] + 7 * n + 7] = [*head, len(spec), len(spec) + 4 * len(finals)]
+            kept = 0 if tiles is None else tiles.states[(*lane, *key)]
+            head += [len(spec), len(spec) + 4 * len(finals), words[key].words, kept]
+            spec[at[2] + 9 * n : at[2] + 9 * n + 9] = head
             spec += [n for final in finals for n in final]
             word += words[key].words
         for more in (picks, distincts):
             at += [len(spec), len(spec) + len(more)]
             spec += more
-        spec[spec[6] + 11 * number : spec[6] + 11 * number + 11] = [*lane, *at]
+        at.append(0 if tiles is None else tiles.lanes[lane])
+        spec[spec[6] + 12 * number : spec[6] + 12 * number + 12] = [*lane, *at]
         spec[5] = max(spec[5], word)
         spec[12] = max(spec[12], len(windows))
     return np.array(spec, np.int64), np.array(params, np.float64)

@@ -40,7 +40,7 @@ def read_joint(
         n_most = max(n_most, n_rows)
         n_states = max(n_states, spec[5])
         n_windows = max(n_windows, spec[12])
-    indices = np.empty((5, n_most), np.int64)
+    indices = np.empty((7, n_most), np.int64)
     states = np.empty((n_states, n_most), np.float64)
     small = np.empty((6, n_windows + 80), np.int64)
     stack = np.empty((n_windows + 80, 4), np.float64)

@@ -13,7 +13,9 @@ import numpy as np
 from volano.kernels.arrays import F64, I64, F64x2, I64r, I64x2
 from volano.kernels.source.bits import bit_length, spread
 from volano.kernels.source.folds import finish_one, fold_windows, lift
+from volano.kernels.source.rows import present, takes_part
 from volano.kernels.source.sweep import window_end
+from volano.kernels.source.tiled import raw_run, tiled_lane
 
 ENTRY = ("merge_chunks", "read_many", "read_one")
 
@@ -142,22 +144,6 @@ def copy_string(source: I64r, source_heap: int, out: I64, cell: int, heap: int, 
     return int(heap_end + n)
 
 
-def present(words: I64r, row: int, first_mask: int, column: int) -> bool:
-    """Whether a value of the row at word `row` is not null."""
-    return bool((words[row + first_mask + (column >> 6)] >> (column & 63)) & 1 == 0)
-
-
-def takes_part(words: I64r, row: int, first_mask: int, first_value: int, where: int, x: int, y: int) -> bool:
-    """Whether a lane sees the row: its filter is true and its columns are not null."""
-    if x >= 0 and not present(words, row, first_mask, x):
-        return False
-    if y >= 0 and not present(words, row, first_mask, y):
-        return False
-    return bool(
-        where < 0 or (present(words, row, first_mask, where) and words[row + first_value + where] != 0)
-    )
-
-
 def string_hash(words: I64r, at: int) -> int:
     """A hash of the string at word `at`."""
     h = words[at]
@@ -231,23 +217,27 @@ def unseen(
 
 
 def check(buf: I64r, begin: int, end: int, spec: I64) -> int:
-    """The number of rows in the chunks of words [begin, end), or -1 when they are not of this layout or out
-    of order."""
-    definition, width, magic = spec[0], spec[1], spec[4]
+    """The number of rows and tiles in the chunks of words [begin, end), or -1 when they are not of this layout or
+    out of order."""
+    definition, magic = spec[0], spec[4]
     n_rows = 0
     latest = -9223372036854775808
     p = begin
     while p < end:
-        if end - p < 4 or buf[p] != magic or buf[p + 1] != definition or buf[p + 2] >> 32 != width:
+        if end - p < 4 or buf[p + 1] != definition:
+            return -1
+        tiles = buf[p] == spec[9] and spec[8] > 0
+        width = spec[8] if tiles else spec[1]
+        if (buf[p] != magic and not tiles) or buf[p + 2] >> 32 != width:
             return -1
         here = buf[p + 2] & 0xFFFFFFFF
         heap = p + 4 + here * width
         if heap + buf[p + 3] > end or buf[p + 3] < 0:
             return -1
         if here > 0:
-            if buf[p + 4] < latest:
+            if buf[p + 4 + (2 * here if tiles else 0)] < latest:
                 return -1
-            latest = buf[heap - width]
+            latest = buf[p + 3 + 4 * here] if tiles else buf[heap - width]
         n_rows += here
         p = heap + buf[p + 3]
     return n_rows
@@ -271,7 +261,7 @@ def read_many(
         if n_rows < 0:
             return -1 - n
         n_most = max(n_most, n_rows)
-    indices = np.empty((5, n_most), np.int64)
+    indices = np.empty((7, n_most), np.int64)
     states = np.empty((spec[5], n_most), np.float64)
     small = np.empty((6, spec[12] + 80), np.int64)
     stack = np.empty((spec[12] + 80, 4), np.float64)
@@ -316,7 +306,7 @@ def read_one(
     n_rows = check(buf, 0, buf.shape[0], spec)
     if n_rows < 0:
         return -1
-    indices = np.empty((5, n_rows), np.int64)
+    indices = np.empty((7, n_rows), np.int64)
     states = np.empty((spec[5], n_rows), np.float64)
     small = np.empty((6, spec[12] + 80), np.int64)
     stack = np.empty((spec[12] + 80, 4), np.float64)
@@ -365,7 +355,10 @@ def read_key(
 ) -> None:
     """The features of one key into `out`.
 
-    Scratch: `indices` has 5 rows and `states` a row per word, as long as the key has rows; `small` has 6 rows and
+    Where tiles (`kernels.tiles`) stand for rows, each counts as many and brings its state; none lies across the end
+    of a window, or where a row is picked or told from others.
+
+    Scratch: `indices` has 7 rows and `states` a row per word, as long as the key has rows; `small` has 6 rows and
     `stack` is as long, 80 more than a lane has windows.
     """
     width, n_order, first_value = spec[1], spec[2], spec[3]
@@ -383,15 +376,24 @@ def read_key(
     integers = states.view(np.int64)
     for o in range(n_outputs, out.shape[0]):
         out[o] = 0
-    n_rows = gather(buf, begin, end, as_of, excludes, high, low, width, n_order, rows, heaps)
-    for lane in range(spec[6], spec[7], 11):
+    n_rows = gather(buf, begin, end, as_of, excludes, high, low, width, spec[9], n_order, rows, heaps)
+    tiled = n_rows < 0
+    if tiled:
+        n_rows = -1 - n_rows
+    # The last instant of an item, which is its only one unless it is a tile; and how many rows lie up to it.
+    until = indices[5] if tiled else indices[3]
+    counted = indices[6]
+    for lane in range(spec[6], spec[7], 12):
         where, x, y = spec[lane], spec[lane + 1], spec[lane + 2]
         m = 0
-        for r in range(n_rows):
-            if takes_part(buf, rows[r], first_mask, first_value, where, x, y):
-                lane_rows[m] = r
-                t[m] = buf[rows[r]]
-                m += 1
+        if tiled:
+            m = tiled_lane(buf, n_rows, spec, lane, rows, heaps, lane_rows, t, until, counted)
+        else:
+            for r in range(n_rows):
+                if takes_part(buf, rows[r], first_mask, first_value, where, x, y):
+                    lane_rows[m] = r
+                    t[m] = buf[rows[r]]
+                    m += 1
         has_request = request.shape[0] > 0 and takes_part(own, own_at, first_mask, first_value, where, x, y)
         n_windows = spec[lane + 4]
         earliest = m
@@ -406,13 +408,17 @@ def read_key(
             begins[w] = i
             ends[w] = j
             asked[w] = has_request and spec[window + 4] != 0
-            totals[w] = j - i + asked[w]
+            totals[w] = asked[w]
+            if not tiled:
+                totals[w] += j - i
+            elif i < j:
+                totals[w] += counted[j - 1] - (counted[i - 1] if i > 0 else 0)
             if i < j:
                 earliest = min(earliest, i)
                 newest = max(newest, j)
                 if asked[w]:
                     grid, shift = spec[window + 5], spec[window + 6]
-                    own_gaps[w] = bit_length(spread(t[j - 1], grid, shift) ^ spread(q, grid, shift))
+                    own_gaps[w] = bit_length(spread(until[j - 1], grid, shift) ^ spread(q, grid, shift))
         for p in range(spec[lane + 7], spec[lane + 8], 6):
             pick_one(
                 spec[p : p + 6],
@@ -421,7 +427,7 @@ def read_key(
                 ends,
                 totals,
                 asked,
-                t,
+                until,
                 rows,
                 heaps,
                 lane_rows,
@@ -434,22 +440,39 @@ def read_key(
                 out_f,
                 n_outputs,
             )
-        for s in range(spec[lane + 5], spec[lane + 6], 7):
-            lift(
-                spec[s],
-                spec[s + 1],
-                earliest,
-                newest,
-                buf,
-                floats,
-                rows,
-                lane_rows,
-                first_value + spec[s + 2],
-                first_value + spec[s + 3],
-                spec[s + 4],
-                states,
-                integers,
-            )
+        for s in range(spec[lane + 5], spec[lane + 6], 9):
+            a = earliest
+            while a < newest:
+                b = newest
+                if tiled:
+                    a, b = raw_run(
+                        buf,
+                        a,
+                        newest,
+                        rows,
+                        heaps,
+                        lane_rows,
+                        spec[s + 1],
+                        spec[s + 7],
+                        spec[s + 8],
+                        integers,
+                    )
+                lift(
+                    spec[s],
+                    spec[s + 1],
+                    a,
+                    b,
+                    buf,
+                    floats,
+                    rows,
+                    lane_rows,
+                    first_value + spec[s + 2],
+                    first_value + spec[s + 3],
+                    spec[s + 4],
+                    states,
+                    integers,
+                )
+                a = b
         first = 0
         while first < n_windows and spec[lane + 5] < spec[lane + 6]:
             # Windows are ordered by their grid: the levels between rows are computed once for each.
@@ -458,8 +481,8 @@ def read_key(
             while last < n_windows and spec[spec[lane + 3] + 7 * last + 5] == grid:
                 last += 1
             for r in range(earliest + 1, newest):
-                gaps[r] = bit_length(spread(t[r - 1], grid, shift) ^ spread(t[r], grid, shift))
-            for s in range(spec[lane + 5], spec[lane + 6], 7):
+                gaps[r] = bit_length(spread(until[r - 1], grid, shift) ^ spread(t[r], grid, shift))
+            for s in range(spec[lane + 5], spec[lane + 6], 9):
                 own_x = 0.0
                 own_y = 0.0
                 own_xi = 0
@@ -531,14 +554,28 @@ def gather(
     high: int,
     low: int,
     width: int,
+    tile_magic: int,
     n_order: int,
     rows: I64,
     heaps: I64,
 ) -> int:
-    """Where each visible row and its heap begin; returns their number."""
+    """Where each visible row and its heap begin; returns their number n, or -1 - n when there are tiles.
+
+    A tile stands as -1 - its first word, and in `heaps` how far its words lie apart.
+    """
     n = 0
+    tiled = False
     p = begin
     while p < end:
+        if buf[p] == tile_magic:
+            here = buf[p + 2] & 0xFFFFFFFF
+            for tile in range(here):
+                rows[n] = -1 - (p + 4 + tile)
+                heaps[n] = here
+                n += 1
+            tiled = True
+            p += 4 + here * (buf[p + 2] >> 32)
+            continue
         heap = p + 4 + (buf[p + 2] & 0xFFFFFFFF) * width
         for row in range(p + 4, heap, width):
             if buf[row + n_order + 3] > as_of:
@@ -549,7 +586,7 @@ def gather(
             heaps[n] = heap
             n += 1
         p = heap + buf[p + 3]
-    return n
+    return -1 - n if tiled else n
 
 
 def first_from(t: I64, low: int, high: int, x: int) -> int:
@@ -570,7 +607,7 @@ def pick_one(
     ends: I64,
     totals: I64,
     asked: I64,
-    t: I64,
+    until: I64,
     rows: I64,
     heaps: I64,
     lane_rows: I64,
@@ -598,7 +635,7 @@ def pick_one(
         pass
     elif kind > 3:
         found = min(pick[5], totals[w])
-        first = i if kind == 4 else i + totals[w] - found
+        first = i if kind == 4 else j + asked[w] - found
         out[o] = found
         for slot in range(found):
             r = first + slot
@@ -610,7 +647,7 @@ def pick_one(
     else:
         from_request = asked[w] != 0 and (kind != 1 or i == j)
         if kind == 3:
-            out_f[o] = 0.0 if from_request else (q - t[j - 1]) / 1e6
+            out_f[o] = 0.0 if from_request else (q - until[j - 1]) / 1e6
         elif from_request:
             good = present(own, own_at, first_mask, column)
             out[o] = -2 if is_string else own[own_at + first_value + column]
