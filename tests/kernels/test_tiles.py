@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
 import struct
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.kernels.worlds import ARROW, TYPES, every_feature, history_of, ids_of, plain, queries_of, worlds
+from volano.errors import StateMismatchError
 from volano.kernels.chunks import ChunkLayout, PackedRows
+from volano.kernels.features import WindowFeature
 from volano.kernels.oracle import Query, Row
 from volano.kernels.tiles import TiledReader, Tiles, is_head
 from volano.kernels.windows import compute
@@ -26,11 +31,10 @@ relaxed = settings(
 
 
 class Store:
-    """Chunks, heads and blocks of many keys in a dictionary; every chunk of more than `hot` rows is tiled."""
+    """Chunks, heads and blocks of many keys in a dictionary; a hot one is split."""
 
-    def __init__(self, tiles: Tiles, hot: int) -> None:
+    def __init__(self, tiles: Tiles) -> None:
         self.tiles = tiles
-        self.hot = hot
         self.kept: dict[tuple[object, int, bytes], bytes] = {}
         self.n_fetched = 0
 
@@ -46,7 +50,7 @@ class Store:
         else:
             left = [(0, row_id) for _, row_id in gone]
             chunk = self.tiles.layout.merge([value], rows, np.zeros(len(rows), np.int64), gone=left)[0]
-            if not chunk or struct.unpack_from("<I", chunk, 16)[0] <= self.hot:
+            if not self.tiles.is_hot(chunk):
                 self._put((key, number, b""), chunk)
                 return
             done = self.tiles.split(chunk, number)
@@ -104,7 +108,7 @@ def test_tiled_chunks_answer_with_the_offline_bits(
 ) -> None:
     rows, queries = world
     features = FEATURES[part::11]
-    store = Store(Tiles(features, LAYOUT, span, block_rows=block_rows), hot=block_rows)
+    store = Store(Tiles(features, LAYOUT, span, hot_rows=block_rows, block_rows=block_rows))
     # Rows that come and go again leave no trace.
     passing = [Row(r.key, r.event_time, r.values, r.order, r.row_id ^ 7, r.visible_from) for r in rows[::3]]
     todo = [("in", r) for r in rows + passing]
@@ -134,3 +138,72 @@ def test_tiled_chunks_answer_with_the_offline_bits(
             for f, x in zip(features, ours, strict=True):
                 wanted = plain(results[f.name].slice(n, 1))[0]
                 assert bits(x) == bits(wanted), (f, query, x, wanted)
+
+
+def filled(n: int, features: list[WindowFeature], q: int) -> tuple[Store, ChunkLayout]:
+    """One key with n rows in the thirty days before q."""
+    layout = ChunkLayout(b"hotbench", (("x", "float64"),))
+    store = Store(Tiles(features, layout, 7 * DAY))
+    rng = np.random.default_rng(n)
+    t = np.sort(q - rng.integers(1, 30 * DAY, n))
+    ids = np.stack([np.zeros(n, np.uint64), np.arange(n, dtype=np.uint64)], axis=1)
+    rows = layout.encode(t, ids, t, {"x": pa.array(rng.normal(100, 30, n))})
+    for number in np.unique(t // (7 * DAY)).tolist():
+        store.apply("k", number, rows.take(np.flatnonzero(t // (7 * DAY) == number)))
+    return store, layout
+
+
+HOT = [
+    WindowFeature(f"{a}_{w}", a, "x", window_us=w)
+    for w in (HOUR, 6 * HOUR, DAY, 30 * DAY)
+    for a in ("sum", "count", "mean", "max", "last")
+]
+
+
+def test_a_million_rows_in_a_window_are_read_in_bounded_time() -> None:
+    q = 1_700_000_000_000_000
+    reads = {}
+    for n in (1_000, 1_000_000):
+        store, _ = filled(n, HOT, q)
+        reader = TiledReader(HOT, store.tiles)
+        values = [value for _, value in store.values("k")]
+        numbers = [number for number, _ in store.values("k")]
+        seconds = []
+        for _ in range(60):
+            begin = time.perf_counter()
+            plan = reader.plan(values, q)
+            blocks = [store.kept["k", numbers[place], suffix] for place, suffix in plan.blocks]
+            found = reader.read(plan, blocks, q)
+            seconds.append(time.perf_counter() - begin)
+        assert found[HOT.index(next(f for f in HOT if f.name == f"count_{30 * DAY}"))] == n
+        reads[n] = statistics.median(seconds)
+        # What must be fetched: the heads, and the rows at the ends of windows.
+        n_bytes = sum(map(len, values)) + sum(map(len, blocks))
+        assert n_bytes < 1_000_000, "the rows alone are 56 MB"
+    assert reads[1_000_000] < 30 * reads[1_000], reads
+
+
+def test_a_write_to_a_hot_chunk_touches_few_blocks() -> None:
+    q = 1_700_000_000_000_000
+    store, layout = filled(200_000, HOT, q)
+    number = q // (7 * DAY)
+    head = store.kept["k", number, b""]
+    assert is_head(head)
+    assert len(store.tiles.touched(head, number, [q - 5])) == 1
+    before = dict(store.kept)
+    store.apply("k", number, layout.encode([q - 5], [b"n" * 16], [q], {"x": pa.array([7.0])}))
+    changed = {name for name in before.keys() | store.kept.keys() if before.get(name) != store.kept.get(name)}
+    assert len(changed) <= 3, "the head, and one block, or two where it was cut"
+
+
+def test_a_head_of_another_definition_is_an_error() -> None:
+    tiles = Tiles(HOT, ChunkLayout(b"hotbench", (("x", "float64"),)), 7 * DAY, hot_rows=2, block_rows=2)
+    rows = tiles.layout.encode(
+        [1, 2, 3], [bytes([n]) * 16 for n in range(3)], [1, 2, 3], {"x": pa.array([1.0] * 3)}
+    )
+    head = tiles.split(tiles.layout.merge([b""], rows, [0, 0, 0])[0], 0).head
+    other = Tiles(HOT, ChunkLayout(b"another!", (("x", "float64"),)), 7 * DAY)
+    with pytest.raises(StateMismatchError):
+        TiledReader(HOT, other).plan([head], 9)
+    with pytest.raises(StateMismatchError):
+        other.touched(head, 0, [1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,8 +13,17 @@ import pyarrow as pa
 from volano.errors import AuthorCodeError
 from volano.kernels.arrays import I64, Bools
 from volano.kernels.chunks import ChunkLayout, PackedRows
+from volano.kernels.features import WindowFeature
+from volano.kernels.tiles import Rewritten, Tiles, is_head
 from volano.plan.definitions import CompiledProject
-from volano.plan.state import PREFIX_BYTES, StateGroup, key_head, key_tail
+from volano.plan.state import (
+    PREFIX_BYTES,
+    StateGroup,
+    chunk_number,
+    key_head,
+    key_tail,
+    window_arguments,
+)
 from volano.plan.state_index import Known
 from volano.plan.state_rows import StateRowMap, StateRows, order_value
 from volano.protocols.functions import Functions
@@ -24,7 +34,6 @@ from volano.values.instants import Instant
 from volano.values.keys import EntityKey, canonical_keys, encode_key
 from volano.values.schema import Scalar
 
-_HALF: Final = 2**63
 _FLIP: Final = np.uint64(1 << 63)
 _LAST: Final = b"\xff" * 3
 """Behind every key of a group: the length of the entity key, two bytes, follows the prefix."""
@@ -77,6 +86,16 @@ class GroupState:
             self._key_at = tuple(names.index(name) for name in group.key_columns)
             self._value_at = tuple(names.index(name) for name in group.columns.names)
 
+    @cached_property
+    def tiles(self) -> Tiles:
+        """How hot chunks are written."""
+        features = [
+            WindowFeature(**window_arguments(view, feature))
+            for view in self.group.views
+            for feature in view.features
+        ]
+        return Tiles(features, self.layout, self.group.span_us)
+
     def pack(
         self, arrivals: Sequence[Arrival], columns: Sequence[Cells], failures: list[ViewFailure]
     ) -> tuple[PackedRows, list[bytes | None]]:
@@ -101,9 +120,9 @@ class GroupState:
         """The keys of chunks whose rows no window that ends at `now` or later reaches, in order, behind a key."""
         if self.group.raw_us is None:
             return
-        oldest = (now - self.group.raw_us) // self.group.span_us + _HALF
+        oldest = (now - self.group.raw_us) // self.group.span_us
         for key, _ in snapshot.scan(max(self.prefix, after), self.prefix + _LAST):
-            if int.from_bytes(key[-8:], "big") < oldest:
+            if chunk_number(key) < oldest:
                 yield key
 
     def _project(
@@ -202,17 +221,83 @@ def _rewrite(
         (
             place_of.setdefault(head + key_tail(event_time // group.group.span_us), len(place_of)),
             int.from_bytes(row_id, "big"),
+            event_time,
         )
         for head, event_time, row_id in going
     ]
     chunk_keys = list(place_of)
     found = snapshot.get_many(chunk_keys)
-    merged = group.layout.merge([chunk or b"" for chunk in found], rows, owners, gone=gone)
-    for chunk_key, old, new in zip(chunk_keys, found, merged, strict=True):
+    hot = [place for place, chunk in enumerate(found) if chunk is not None and is_head(chunk)]
+    if hot:
+        rows, owners, gone = _rewrite_hot(
+            group, hot, chunk_keys, found, rows, owners, gone, snapshot, puts, deletes
+        )
+    left = [(place, row_id) for place, row_id, _ in gone]
+    merged = group.layout.merge([chunk or b"" for chunk in found], rows, owners, gone=left)
+    is_hot = group.tiles.is_hot
+    for place, (chunk_key, old, new) in enumerate(zip(chunk_keys, found, merged, strict=True)):
+        if hot and place in hot:
+            continue
         if new:
-            puts[chunk_key] = new
+            if is_hot(new):
+                _put_hot(chunk_key, group.tiles.split(new, chunk_number(chunk_key)), puts, deletes)
+            else:
+                puts[chunk_key] = new
         elif old is not None:
             deletes.append(chunk_key)
+
+
+_Gone: TypeAlias = list[tuple[int, int, Instant]]
+
+
+def _rewrite_hot(
+    group: GroupState,
+    hot: Sequence[int],
+    chunk_keys: Sequence[bytes],
+    found: list[bytes | None],
+    rows: PackedRows | None,
+    owners: list[int] | None,
+    gone: _Gone,
+    snapshot: OnlineSnapshot,
+    puts: dict[bytes, bytes],
+    deletes: list[bytes],
+) -> tuple[PackedRows, list[int], _Gone]:
+    """Change the hot chunks among `found`, each by the few blocks that the batch touches, and take them out of it.
+
+    Returns:
+        The rows that are left, the places of their chunks, and what goes from other chunks.
+    """
+    if rows is None:
+        rows = PackedRows(np.empty((0, group.layout.width), np.int64), np.empty(0, np.int64))
+    at = np.array(owners or (), np.int64)
+    times = rows.words[:, 0]
+    todo = []
+    for place in hot:
+        head = found[place]
+        assert head is not None
+        mine = np.flatnonzero(at == place)
+        going = [(event_time, row_id) for owner, row_id, event_time in gone if owner == place]
+        touched = [*times[mine].tolist(), *(event_time for event_time, _ in going)]
+        number = chunk_number(chunk_keys[place])
+        todo.append((place, head, number, mine, going, group.tiles.touched(head, number, touched)))
+        found[place] = None
+    blocks = iter(
+        snapshot.get_many([chunk_keys[place] + suffix for place, *_, suffixes in todo for suffix in suffixes])
+    )
+    for place, head, number, mine, going, suffixes in todo:
+        present = {suffix: next(blocks) or b"" for suffix in suffixes}
+        done = group.tiles.rewrite(head, number, present, rows.take(mine), going)
+        _put_hot(chunk_keys[place], done, puts, deletes)
+    kept = np.flatnonzero(~np.isin(at, hot))
+    return rows.take(kept), at[kept].tolist(), [each for each in gone if each[0] not in hot]
+
+
+def _put_hot(chunk_key: bytes, done: Rewritten, puts: dict[bytes, bytes], deletes: list[bytes]) -> None:
+    for suffix, value in ((b"", done.head), *done.blocks.items()):
+        if value:
+            puts[chunk_key + suffix] = value
+        else:
+            deletes.append(chunk_key + suffix)
 
 
 def _owners(

@@ -17,6 +17,7 @@ from volano.kernels.chunks import ChunkLayout, ChunkReader, PackedRows
 from volano.kernels.features import WindowFeature
 from volano.kernels.joint_reader import JointReader
 from volano.kernels.on_demand import call_on_demand
+from volano.kernels.tiles import TiledReader, Tiles, is_head
 from volano.plan.definitions import (
     CompiledFeature,
     CompiledOnDemand,
@@ -27,7 +28,7 @@ from volano.plan.definitions import (
     CompiledView,
     FeatureInput,
 )
-from volano.plan.state import StateGroup, stored_column
+from volano.plan.state import StateGroup, window_arguments
 from volano.protocols.functions import Functions
 from volano.protocols.online_store import OnlineReader, OnlineSnapshot
 from volano.values.arrow import ARROW_TYPES
@@ -140,12 +141,39 @@ class OnlineFeatures:
         for end in ends:
             chunks.append([chunk for chunk in found[begin:end] if chunk is not None])
             begin = end
+        if any(is_head(chunk) for own in chunks for chunk in own):
+            self._read_hot(snapshot, keys, ends, found, request, q, slots)
+            return
         if self._plain is not None:
             values: Sequence[Any] = self._plain.read(chunks[: self._n_plain], q)
             for slot, value in zip(self._plain_slots, values, strict=True):
                 slots[slot] = value
         for lookup, own in zip(self._lookups[self._n_plain :], chunks[self._n_plain :], strict=True):
             lookup.fill(slots, own, request, q)
+
+    def _read_hot(
+        self,
+        snapshot: OnlineSnapshot,
+        keys: Sequence[bytes],
+        ends: Sequence[int],
+        found: Sequence[bytes | None],
+        request: Mapping[str, Scalar],
+        q: Instant,
+        slots: list[Scalar],
+    ) -> None:
+        """The same where some key has hot chunks: a second multi-get brings the rows at the ends of its windows."""
+        begin = 0
+        for lookup, end in zip(self._lookups, ends, strict=True):
+            own = {
+                key: chunk
+                for key, chunk in zip(keys[begin:end], found[begin:end], strict=True)
+                if chunk is not None
+            }
+            if any(map(is_head, own.values())):
+                lookup.fill_hot(slots, own, snapshot, request, q)
+            else:
+                lookup.fill(slots, list(own.values()), request, q)
+            begin = end
 
 
 class _Slots:
@@ -224,7 +252,7 @@ class _ChunkNumbers:
 class _Lookup:
     """Features of one group for one key of the request, all with the request's own event or all without."""
 
-    __slots__ = ("_fields", "_head", "_numbers", "_own_event", "reader", "slots")
+    __slots__ = ("_fields", "_group", "_head", "_numbers", "_own_event", "_tiled", "reader", "slots")
 
     def __init__(
         self,
@@ -237,6 +265,8 @@ class _Lookup:
     ) -> None:
         self.reader = ChunkReader([feature for _, feature in wanted], chunk_layout(group, source))
         self.slots = [slot for slot, _ in wanted]
+        self._group = group
+        self._tiled: TiledReader | None = None
         self._fields = fields
         self._head = group.prefix
         self._numbers = numbers
@@ -270,6 +300,27 @@ class _Lookup:
         else:
             row, own_id = self._own_event.of(request, q)
             values = self.reader.read(chunks, q, exclude_id=own_id, request=row)
+        for slot, value in zip(self.slots, values, strict=True):
+            slots[slot] = value
+
+    def fill_hot(
+        self,
+        slots: list[Scalar],
+        found: Mapping[bytes, bytes],
+        snapshot: OnlineSnapshot,
+        request: Mapping[str, Scalar],
+        q: Instant,
+    ) -> None:
+        """Compute the features where some chunks are hot; `found` is what is stored, by key."""
+        if self._tiled is None:
+            self._tiled = TiledReader(self.reader.features, group_tiles(self._group, self.reader.layout))
+        row, own_id = None, None
+        if self._own_event is not None and all(request[field] is not None for field in self._fields):
+            row, own_id = self._own_event.of(request, q)
+        keys = list(found)
+        plan = self._tiled.plan(list(found.values()), q, exclude_id=own_id)
+        blocks = snapshot.get_many([keys[place] + suffix for place, suffix in plan.blocks])
+        values = self._tiled.read(plan, [block or b"" for block in blocks], q, exclude_id=own_id, request=row)
         for slot, value in zip(self.slots, values, strict=True):
             slots[slot] = value
 
@@ -341,26 +392,15 @@ def chunk_layout(group: StateGroup, source: CompiledSource) -> ChunkLayout:
     return ChunkLayout(group.prefix, columns, order=len(source.order_by))
 
 
+def group_tiles(group: StateGroup, layout: ChunkLayout) -> Tiles:
+    """How a group's hot chunks are read; the applier writes by the same rule."""
+    features = [window_feature(view, feature) for view in group.views for feature in view.features]
+    return Tiles(features, layout, group.span_us)
+
+
 def window_feature(view: CompiledView, feature: CompiledFeature) -> WindowFeature:
     """The kernel's form of a feature, its columns named as the group stores them."""
-
-    def stored(column: str | None) -> str | None:
-        return None if column is None else stored_column(view, column)
-
-    return WindowFeature(
-        name=f"{view.name}.{feature.name}",
-        aggregate=feature.aggregate,
-        column=stored(feature.column),
-        window_us=feature.window_us,
-        offset_us=feature.offset_us,
-        where=stored(feature.where),
-        every_us=feature.every_us,
-        publish_delay_us=feature.publish_delay_us,
-        n=feature.n,
-        params=feature.params,
-        include_request=feature.include_request,
-        over=stored(feature.over),
-    )
+    return WindowFeature(**window_arguments(view, feature))
 
 
 _Reach: TypeAlias = tuple[tuple[int | None, int, int, int | None], ...]

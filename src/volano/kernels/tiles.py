@@ -85,7 +85,8 @@ class Grid:
 
     def ends(self, nodes: I64) -> I64:
         """Where the node of each tile ends, in the trie."""
-        return nodes[0] + (np.int64(1) << nodes[1])
+        ends: I64 = nodes[0] + (np.int64(1) << nodes[1])
+        return ends
 
     def spans(self, nodes: I64, times: I64, low: int, high: int) -> list[tuple[int, int]]:
         """The nodes (begin, level) that some rising instants lie in, in order: those of the tiles, or new ones between
@@ -140,7 +141,8 @@ class Tiles:
         features: of all views of the group: what tiles keep.
         layout: of the chunks.
         span_us: of a chunk.
-        block_rows: most rows of a block.
+        hot_rows: most rows of a plain chunk; HOT_ROWS unless given.
+        block_rows: most rows of a block; BLOCK_ROWS unless given.
     """
 
     def __init__(
@@ -149,12 +151,15 @@ class Tiles:
         layout: ChunkLayout,
         span_us: int,
         *,
-        block_rows: int = BLOCK_ROWS,
+        hot_rows: int | None = None,
+        block_rows: int | None = None,
     ) -> None:
         self.features = tuple(features)
         self.layout = layout
         self.span_us = span_us
-        self.block_rows = block_rows
+        self.hot_rows = HOT_ROWS if hot_rows is None else hot_rows
+        self.block_rows = BLOCK_ROWS if block_rows is None else block_rows
+        self._plain_bytes = 32 + 8 * layout.width * self.hot_rows
         grids = sorted({1} | {f.grid_us for f in features})
         self.grids = tuple(Grid(grid, features, layout) for grid in grids)
 
@@ -190,6 +195,10 @@ class Tiles:
                 first, end = grid.instant(begin), grid.instant(begin + (1 << level))
                 picked[np.searchsorted(rows[3], first) : np.searchsorted(rows[2], end)] = True
         return [block_suffix(begin) for begin in rows[0, picked].tolist()]
+
+    def is_hot(self, chunk: bytes) -> bool:
+        """Whether a packed chunk has so many rows that it is to be split."""
+        return len(chunk) > self._plain_bytes and int.from_bytes(chunk[16:20], "little") > self.hot_rows
 
     def split(self, chunk: bytes, number: int) -> Rewritten:
         """A packed chunk as a head and blocks."""

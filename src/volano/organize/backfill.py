@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 from volano.kernels.chunks import ChunkLayout
 from volano.kernels.columns import combined
+from volano.kernels.features import WindowFeature
+from volano.kernels.tiles import Tiles
 from volano.organize.facts import Facts, standing
 from volano.plan.definitions import CompiledProject
-from volano.plan.state import StateGroup, key_head, key_tail
+from volano.plan.state import StateGroup, chunk_number, key_head, key_tail, window_arguments
 from volano.plan.state_index import (
     CURSOR_KEY,
     PROGRESS_PREFIX,
@@ -122,13 +124,20 @@ class Backfill:
             order=len(rows_of.source.order_by),
         )
 
+        features = [
+            WindowFeature(**window_arguments(view, feature))
+            for view in group.views
+            for feature in view.features
+        ]
+        tiles = Tiles(features, layout, group.span_us)
+
         def ready(span: _Span) -> pa.Table:
             low = span.since if since is None else max(since, span.since or since)
             facts = self._standing(group.source, rows_of.needed, stamp, low, span.until)
             return _ready(group, facts, rows_of.map(facts.select(rows_of.needed)))
 
         for part, total, rows in self._by_parts(group.source, group.hash, ready, "head", n_parts, after):
-            yield Part(_pack(group, layout, rows), part, total, rows.num_rows)
+            yield Part(_pack(group, tiles, rows), part, total, rows.num_rows)
 
     def index(
         self, source: str, *, stamp: Instant | None = None, n_parts: int = 16, after: int = 0
@@ -416,10 +425,11 @@ def _heads(group: StateGroup, mapped: StateRows) -> tuple[pa.Array, Micros]:
     return pa.array([each for each in code_of if each is not None], pa.binary()), codes
 
 
-def _pack(group: StateGroup, layout: ChunkLayout, rows: pa.Table) -> dict[bytes, bytes]:
+def _pack(group: StateGroup, tiles: Tiles, rows: pa.Table) -> dict[bytes, bytes]:
     """Rows as whole chunks."""
     if not rows.num_rows:
         return {}
+    layout = tiles.layout
     times = _micros(rows["event_time"])
     packed = layout.encode(
         times,
@@ -442,7 +452,12 @@ def _pack(group: StateGroup, layout: ChunkLayout, rows: pa.Table) -> dict[bytes,
         if n not in tails:
             tails[n] = key_tail(first + n)
         keys.append(heads[code] + tails[n])
-    return dict(zip(keys, layout.merge([b""] * len(keys), packed, owners), strict=True))
+    puts = dict(zip(keys, layout.merge([b""] * len(keys), packed, owners), strict=True))
+    for key in [key for key, chunk in puts.items() if tiles.is_hot(chunk)]:
+        hot = tiles.split(puts[key], chunk_number(key))
+        puts[key] = hot.head
+        puts.update((key + suffix, block) for suffix, block in hot.blocks.items())
+    return puts
 
 
 _KNOWN_ROWS: Final = pa.schema(

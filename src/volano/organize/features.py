@@ -32,7 +32,7 @@ from volano.plan.definitions import (
     CompiledView,
     FeatureInput,
 )
-from volano.plan.state import StateGroup, stored_column
+from volano.plan.state import StateGroup, window_arguments
 from volano.plan.state_rows import StateRowMap
 from volano.protocols.functions import Functions
 from volano.protocols.sql_engine import SqlEngine
@@ -409,24 +409,7 @@ class _Rows(NamedTuple):
 
 def window_feature(view: CompiledView, feature: CompiledFeature) -> WindowFeature:
     """The kernel's form of a feature, its columns named as the group stores them."""
-
-    def stored(column: str | None) -> str | None:
-        return None if column is None else stored_column(view, column)
-
-    return WindowFeature(
-        name=f"{view.name}.{feature.name}",
-        aggregate=feature.aggregate,
-        column=stored(feature.column),
-        window_us=feature.window_us,
-        offset_us=feature.offset_us,
-        where=stored(feature.where),
-        every_us=feature.every_us,
-        publish_delay_us=feature.publish_delay_us,
-        n=feature.n,
-        params=feature.params,
-        include_request=feature.include_request,
-        over=stored(feature.over),
-    )
+    return WindowFeature(**window_arguments(view, feature))
 
 
 def _reach(features: Sequence[WindowFeature], decided_at: Micros) -> tuple[Instant | None, Instant | None]:

@@ -8,16 +8,17 @@ entity key lie in chunks that are aligned to an absolute time grid of `span_us`;
 
 with big-endian numbers, where the chunk number is `event_time // span_us`, shifted by 2**63 so that byte order is
 time order. A changed definition changes the group's hash, so old and new state live side by side until
-nobody needs the old one.
+nobody needs the old one. A chunk of very many rows holds the head of a hot chunk instead (`kernels.tiles`); its blocks
+lie behind it, under its key and eight bytes more.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from volano.plan.definitions import CompiledView
+from volano.plan.definitions import CompiledFeature, CompiledView
 from volano.values.instants import Instant
 from volano.values.schema import Schema
 
@@ -60,6 +61,28 @@ def stored_column(view: CompiledView, column: str) -> str:
     return column if view.projection is None else f"{view.name}.{column}"
 
 
+def window_arguments(view: CompiledView, feature: CompiledFeature) -> dict[str, Any]:
+    """The arguments of `kernels.features.WindowFeature`, its columns named as the group stores them."""
+    arguments = {name: getattr(feature, name) for name in _SAME}
+    stored = {name: getattr(feature, name) for name in ("column", "where", "over")}
+    arguments |= {
+        name: None if column is None else stored_column(view, column) for name, column in stored.items()
+    }
+    return arguments | {"name": f"{view.name}.{feature.name}"}
+
+
+_SAME: Final = (
+    "aggregate",
+    "window_us",
+    "offset_us",
+    "every_us",
+    "publish_delay_us",
+    "n",
+    "params",
+    "include_request",
+)
+
+
 def key_head(group: StateGroup, key: bytes) -> bytes:
     """What every online key of one entity key begins with."""
     return group.prefix + len(key).to_bytes(2, "big") + key
@@ -68,6 +91,12 @@ def key_head(group: StateGroup, key: bytes) -> bytes:
 def key_tail(number: int) -> bytes:
     """What the online key of a chunk ends with, by its number `event_time // span_us`."""
     return (number + 2**63).to_bytes(8, "big")
+
+
+def chunk_number(key: bytes) -> int:
+    """The number of the chunk that an online key belongs to: of the chunk itself, or of a block of it."""
+    at = PREFIX_BYTES + 2 + int.from_bytes(key[PREFIX_BYTES : PREFIX_BYTES + 2], "big")
+    return int.from_bytes(key[at : at + 8], "big") - 2**63
 
 
 def chunk_key(group: StateGroup, key: bytes, event_time: Instant) -> bytes:
