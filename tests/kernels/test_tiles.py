@@ -22,6 +22,12 @@ from volano.kernels.tiles import TiledReader, Tiles, is_head
 from volano.kernels.windows import compute
 
 FEATURES = every_feature()
+# A distinct count opens every tile of its window, and a pick the last ones: each kind is read without the others too.
+KINDS = {
+    "folds": [f for f in FEATURES if f.spec.kind in ("fold", "count", "since")],
+    "picks": [f for f in FEATURES if f.spec.kind.startswith(("first", "last"))],
+    "all": FEATURES,
+}
 LAYOUT = ChunkLayout(b"12345678", tuple(TYPES.items()), order=1)
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -102,12 +108,13 @@ def bits(x: object) -> object:
     st.randoms(use_true_random=False),
     st.sampled_from([HOUR, 7_654_321_987, DAY, 36_400 * DAY]),
     st.sampled_from([1, 2, 5]),
+    st.sampled_from(["folds", "folds", "picks", "all"]),
 )
 def test_tiled_chunks_answer_with_the_offline_bits(
-    world: tuple[list[Row], list[Query]], part: int, random: object, span: int, block_rows: int
+    world: tuple[list[Row], list[Query]], part: int, random: object, span: int, block_rows: int, kind: str
 ) -> None:
     rows, queries = world
-    features = FEATURES[part::11]
+    features = [f for f in FEATURES[part::11] if f in KINDS[kind]]
     store = Store(Tiles(features, LAYOUT, span, hot_rows=block_rows, block_rows=block_rows))
     # Rows that come and go again leave no trace.
     passing = [Row(r.key, r.event_time, r.values, r.order, r.row_id ^ 7, r.visible_from) for r in rows[::3]]
@@ -138,6 +145,54 @@ def test_tiled_chunks_answer_with_the_offline_bits(
             for f, x in zip(features, ours, strict=True):
                 wanted = plain(results[f.name].slice(n, 1))[0]
                 assert bits(x) == bits(wanted), (f, query, x, wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_windows_that_cut_through_blocks_answer_with_the_offline_bits(seed: int, kind: str) -> None:
+    features = KINDS[kind]
+    rng = np.random.default_rng(seed)
+    spread = (40_000_000, 3 * HOUR, 60 * HOUR)[seed % 3]
+    span = (DAY, 5_000_000_007, 36_400 * DAY)[seed % 3]
+    block_rows = (3, 7, 20, 60)[seed % 4]
+    origin = (0, 1_700_000_000_000_000)[seed % 2]
+    rows = [
+        Row(
+            "a",
+            t,
+            {
+                "x": None if rng.random() < 0.1 else float(rng.normal(0, 1) * 10.0 ** rng.integers(-6, 7)),
+                "y": float(rng.normal(2, 1)),
+                "i": int(rng.integers(-9, 9)),
+                "flag": (True, False, None)[rng.integers(3)],
+                "s": (None, "a", "longer than a word")[rng.integers(3)],
+                "at": int(rng.integers(0, 5)),
+            },
+            (int(rng.integers(2)),),
+            n + 1,
+            t + int(rng.choice([0, HOUR])),
+        )
+        for n, t in enumerate((origin + rng.integers(-spread, spread, 500) // 1000 * 1000).tolist())
+    ]
+    store = Store(Tiles(features, LAYOUT, span, hot_rows=block_rows, block_rows=block_rows))
+    for at in range(0, 500, 70):
+        batch = rows[at : at + 70]
+        for number in {r.event_time // span for r in batch}:
+            store.apply("a", number, packed([r for r in batch if r.event_time // span == number]))
+    queries = [
+        Query("a", q, (2**62, q)[n % 2], int(rng.integers(1, 500)) if n % 5 == 0 else None, rows[n].values)
+        for n, q in enumerate((origin + rng.integers(-spread, 2 * spread, 40)).tolist())
+    ]
+    results = compute(features, history_of(rows), queries_of(queries))
+    reader = TiledReader(features, store.tiles)
+    for n, query in enumerate(queries):
+        own_row = packed([Row("a", query.q, query.request, (0,), 0, 0)])
+        ours = store.read(
+            reader, "a", query.q, as_of=query.as_of, exclude_id=query.exclude_id, request=own_row
+        )
+        for f, x in zip(features, ours, strict=True):
+            wanted = plain(results[f.name].slice(n, 1))[0]
+            assert bits(x) == bits(wanted), (f, query, x, wanted)
 
 
 def filled(n: int, features: list[WindowFeature], q: int) -> tuple[Store, ChunkLayout]:
