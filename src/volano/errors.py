@@ -162,3 +162,13 @@ class UnsupportedError(VolanoError):
     """A declared capability is absent in the chosen adapter."""
 
     code = "unsupported"
+
+
+def problem_of(error: Exception) -> str:
+    """Any exception as one line of at most 300 characters.
+
+    >>> problem_of(StoreError("The disk is gone.", mend="mount it")), problem_of(KeyError("x"))
+    ('The disk is gone.', "KeyError: 'x'")
+    """
+    text = error.what if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+    return text.replace("\n", " ")[:300]

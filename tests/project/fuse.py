@@ -65,10 +65,11 @@ class Fuse:
         dies = spot is not None and label == spot.label and self.trace.count(label) == spot.n
         if dies and not spot.after:  # type: ignore[union-attr]
             os.kill(os.getpid(), signal.SIGKILL)
-        done = effect()
-        if dies:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return done
+        try:
+            return effect()
+        finally:  # also after one that was refused: a manifest that stands already is a conflict
+            if dies:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 class FusedStores(Stores):

@@ -113,7 +113,7 @@ def _data_folder(folder: Path, config: Config) -> Iterator[Symptom]:
     yield Symptom("free disk", "ok" if free >= LITTLE_SPACE else "note", f"{free / (1 << 30):.1f} GiB")
     if data.exists():
         yield _locks(data)
-        yield _opened(folder)
+        yield from _opened(folder)
 
 
 def _locks(data: Path) -> Symptom:
@@ -135,12 +135,17 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-def _opened(folder: Path) -> Symptom:
+def _opened(folder: Path) -> Iterator[Symptom]:
     from volano.project import Project
 
     try:
         with Project.open(folder) as opened:
             state = opened.status()
     except VolanoError as error:
-        return Symptom("state", "bad", str(error))
-    return Symptom("state", "ok", f"applied {state.applied_at}, newest fact {state.last_stamp}")
+        yield Symptom("state", "bad", str(error))
+        return
+    yield Symptom("state", "ok", f"applied {state.applied_at}, newest fact {state.last_stamp}")
+    for each in state.decisions:
+        serves = f"{each.champion} serves" if each.since else each.champion
+        detail = f"the fallback answers: {each.problem}" if each.problem else serves
+        yield Symptom(f"decision {each.decision}", "bad" if each.problem else "ok", detail)

@@ -64,7 +64,7 @@ def plan(
             mend="; ".join(dict.fromkeys(refusal.mend for refusal in refusals)),
         )
     changes = diff(applied, declared)
-    groups = state_groups(declared)
+    groups = _with_needed(state_groups(declared), state)
     built = [group for group in groups if group.hash not in state.groups]
     steps = tuple(_steps(declared, applied, state, groups, bundle=bundle, applied_bundle=applied_bundle))
     return Plan(
@@ -111,6 +111,13 @@ def _steps(
         yield RegisterDefinitions(declared.definitions_hash, bundle, based_on)
     if retired:
         yield RetireState(retired)
+
+
+def _with_needed(declared: tuple[StateGroup, ...], state: PlanState) -> tuple[StateGroup, ...]:
+    """The declared groups, then those that a release needs and that are not there (any more)."""
+    known = {*state.groups, *(group.hash for group in declared)}
+    needed = {group.hash: group for project in state.needed for group in state_groups(project)}
+    return (*declared, *(group for hash_, group in needed.items() if hash_ not in known))
 
 
 def _table_steps(

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from typing import Any, Final
 
+from volano.decide.features import OnlineFeatures
 from volano.decide.serving import Serving
-from volano.errors import AuthorCodeError, StoreError, UnknownNameError, VolanoError
+from volano.errors import AuthorCodeError, StoreError, UnknownNameError, VolanoError, problem_of
 from volano.kernels.assignment import exploration_draw
 from volano.kernels.policies import DETERMINISTIC, Choice
 from volano.protocols.clock import Clock
@@ -148,10 +149,12 @@ class _Path:
     def choose(self, values: Mapping[str, Scalar], q: Instant, decision_id: str) -> Choice:
         """The policy's choice, or `_Fallback` with the reason why there is none."""
         features = self.serving.features
-        slots = self._read(values, q)
+        if features is None:
+            raise _Fallback(f"unservable: {self.serving.problem}")
+        slots = self._read(features, values, q)
         self._finished("features")
         if features.has_on_demand:
-            self._compute(slots)
+            self._compute(features, slots)
             self._finished("on_demand")
         self.features = features.served(slots)
         self._refuse_stale(q)
@@ -210,16 +213,16 @@ class _Path:
                 f"deadline: {format_duration(self.serving.decision.deadline_us)} were over after {stage}"
             )
 
-    def _read(self, values: Mapping[str, Scalar], q: Instant) -> list[Scalar]:
+    def _read(self, features: OnlineFeatures, values: Mapping[str, Scalar], q: Instant) -> list[Scalar]:
         try:
-            slots, self.stamp = self.serving.features.read(values, q)
+            slots, self.stamp = features.read(values, q)
         except StoreError as error:
             raise _Fallback(f"features: {error.what}") from error
         return slots
 
-    def _compute(self, slots: list[Scalar]) -> None:
+    def _compute(self, features: OnlineFeatures, slots: list[Scalar]) -> None:
         try:
-            self.serving.features.compute_on_demand(slots)
+            features.compute_on_demand(slots)
         except AuthorCodeError as error:
             raise _Fallback(f"on_demand: {error.what}") from error
 
@@ -237,21 +240,16 @@ class _Path:
         try:
             score = champion.predictor.predict_one(self.features)
         except Exception as error:  # whatever a model raises, the caller still gets an answer
-            raise _Fallback(f"model: {_words(error)}") from error
+            raise _Fallback(f"model: {problem_of(error)}") from error
         if not isfinite(score):
             raise _Fallback(f"model: the score is {score}")
         return score
 
     def _apply_policy(self, score: float, decision_id: str) -> Choice:
         policy = self.serving.policy
+        assert policy is not None  # it comes with the features
         u = exploration_draw(decision_id, self.serving.release_id) if policy.explores else 0.0
         try:
             return policy.choose((score,), u)
         except ValueError as error:
             raise _Fallback(f"policy: {error}") from error
-
-
-def _words(error: Exception) -> str:
-    """An error in one line."""
-    text = error.what if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
-    return text.replace("\n", " ")[:300]

@@ -15,7 +15,7 @@ from volano.errors import StateMismatchError
 from volano.plan.definitions import CompiledPolicy, CompiledProject, FeatureInput
 from volano.records.journal import DecisionMade, Mode, ShadowScored
 from volano.records.label import Label
-from volano.values.instants import Instant, from_datetime
+from volano.values.instants import BEGINNING, Instant, from_datetime
 from volano.values.schema import DType, Scalar
 
 _REQUEST: Final = "request__"
@@ -179,6 +179,8 @@ def decision_of_row(row: Mapping[str, Any], *, namespace: str, decision: str) ->
         for field in DecisionMade.__struct_fields__
         if field in values and field not in ("request", "features", "latency_us")
     }
+    if own.get("features_as_of") is None:  # nothing was visible, or the fallback answered before it was read
+        own["features_as_of"] = BEGINNING
     latency_us = dict(row.get("latency_us") or ())
     return msgspec.convert(
         {

@@ -44,6 +44,8 @@ class Serving:
         release_id: of the newest release event; empty before the first.
         champion: None before the first release: the fallback answers.
         shadows: scored off the critical path, from the features as served.
+        problem: why nothing but the fallback can answer; `features` and `policy` are None then.
+        shadow_problem: why a shadow is missing; no request is affected.
     """
 
     namespace: str
@@ -52,11 +54,13 @@ class Serving:
     service: CompiledService
     service_version: str
     reader: RequestReader
-    features: OnlineFeatures
-    policy: Policy
+    features: OnlineFeatures | None
+    policy: Policy | None
     release_id: str = ""
     champion: LoadedModel | None = None
     shadows: tuple[LoadedModel, ...] = ()
+    problem: str = ""
+    shadow_problem: str = ""
 
     def unit_of(self, request: Mapping[str, Scalar]) -> str:
         """What is randomised together: the unit's fields joined; empty when each decision is a unit of its own."""
@@ -80,6 +84,7 @@ def prepare_serving(
     release: ReleaseEvent | None = None,
     champion: LoadedModel | None = None,
     shadows: Sequence[LoadedModel] = (),
+    shadow_problem: str = "",
 ) -> Serving:
     """Prepare what serves a decision; all planning and checking happens here, none in a request.
 
@@ -120,4 +125,30 @@ def prepare_serving(
         release_id="" if release is None else release.release_id,
         champion=champion,
         shadows=tuple(shadows),
+        shadow_problem=shadow_problem,
+    )
+
+
+def fall_back(
+    project: CompiledProject, decision: str, *, bundle: str, release: ReleaseEvent | None, problem: str
+) -> Serving:
+    """What serves a decision that cannot be prepared: its requests are read, its fallback answers and says why.
+
+    Args:
+        project: the definitions of `bundle`, which need no code to be loaded.
+        problem: what stands in the way.
+    """
+    definition = project.decision(decision)
+    service = project.model(definition.model).service
+    return Serving(
+        namespace=project.namespace,
+        bundle=bundle,
+        decision=definition,
+        service=service,
+        service_version=service.version,
+        reader=RequestReader(project.requests[definition.request], decision=decision),
+        features=None,
+        policy=None,
+        release_id="" if release is None else release.release_id,
+        problem=problem,
     )

@@ -40,7 +40,7 @@ class Plan(msgspec.Struct, frozen=True):
         bundle: digest of its sources.
         based_on: hash of the definitions it was made against; empty before the first apply. Apply refuses
             when others are in force.
-        groups: the state groups of `project`, which apply builds and reads.
+        groups: the state groups of `project`, and those that it builds for a release of another bundle.
         changes: against the applied definitions.
         steps: in the order of execution.
         warnings: what the author should think about.

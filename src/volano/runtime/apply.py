@@ -7,7 +7,7 @@ together with the definitions, in one compare-and-set.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
 import msgspec
@@ -38,8 +38,10 @@ from volano.records.handover import HandOver as PinnedHandOver
 from volano.runtime.applied import Applied, find_applied, note_applied, put_applied, put_definitions
 from volano.runtime.binding import needed_projects, rebind_releases
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
+from volano.runtime.definitions import Definitions
 from volano.runtime.rebuilding import as_of, fill
 from volano.runtime.scratch import FileScratch
+from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
 from volano.values.instants import Instant
 
@@ -50,11 +52,21 @@ class Application:
     """One plan being carried out.
 
     Args:
-        bundle: the bytes that the plan's bundle digest names.
+        bundle: the bytes that the plan's bundle digest names; not needed where the plan stores none.
         clock: gives the hand-over instant.
+        also: (bundle, definitions) of a release that is to serve again.
     """
 
-    def __init__(self, stores: Stores, plan: Plan, bundle: bytes, clock: Clock, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        plan: Plan,
+        bundle: bytes,
+        clock: Clock,
+        reporter: Reporter,
+        *,
+        also: Sequence[tuple[str, CompiledProject]] = (),
+    ) -> None:
         self._stores = stores
         self._plan = plan
         self._bundle = bundle
@@ -65,6 +77,10 @@ class Application:
         self._attempt = f"{plan.id}-{0 if last is None else last.sequence}"
         self._stream = f"plan/{self._attempt}"
         self._applied, self._revision = find_applied(stores.catalog)
+        self._also = tuple(also)
+        if not self._registers:  # the same state may be dropped and built again without a record in between
+            self._attempt += f"-{self._revision}"
+            self._stream = f"plan/{self._attempt}"
 
     def run(self) -> Applied:
         """Carry out every step that is not done yet; returns what is in force afterwards.
@@ -89,10 +105,16 @@ class Application:
         applied, _ = find_applied(self._stores.catalog)
         assert applied is not None
         note_applied(self._stores.catalog, applied)
-        rebind_releases(self._stores.catalog, applied, at=self._clock.now())
+        self._rebind(applied)
         self._sweep(applied)
         self._reporter.finished(f"{len(self._plan.steps)} steps")
         return applied
+
+    def _rebind(self, applied: Applied) -> None:
+        """Champions whose inputs stay the same run with the new bundle, if it can serve them."""
+        shelf = BundleShelf(self._stores.artifacts)
+        loader = ServingLoader(self._stores, applied, shelf, Definitions(self._stores, applied))
+        rebind_releases(self._stores.catalog, applied, at=self._clock.now(), verify=loader.prepare)
 
     def _carry_out(self, step: Step) -> str:
         match step:
@@ -210,7 +232,7 @@ class Application:
         projects = [(self._plan.bundle, self._plan.project)]
         if self._applied is not None:
             projects += needed_projects(self._stores.catalog, self._applied)
-        return projects
+        return [*projects, *self._also]
 
     def _groups(self, hashes: Iterable[str]) -> tuple[StateGroup, ...]:
         present = () if self._applied is None else self._applied.groups

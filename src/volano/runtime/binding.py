@@ -7,11 +7,14 @@ trained on them, and until then yesterday's bundle serves.
 
 from __future__ import annotations
 
-from volano.learn.release import append, apply_bundle, champions, current, history
+from collections.abc import Callable
+
+from volano.errors import problem_of
+from volano.learn.release import REFUSED, append, apply_bundle, champions, current, history, refuse
 from volano.learn.train import get_version
 from volano.plan.definitions import CompiledProject
 from volano.protocols.catalog import CatalogReader, CatalogWriter
-from volano.records.learning import ModelVersion
+from volano.records.learning import ModelVersion, ReleaseEvent
 from volano.runtime.applied import Applied, find_definitions
 from volano.values.instants import Instant
 
@@ -26,10 +29,15 @@ def reads_same_inputs(project: CompiledProject, decision: str, version: ModelVer
     return project.model(definition.model).service.version == version.service_version
 
 
-def rebind_releases(catalog: CatalogWriter, applied: Applied, *, at: Instant) -> None:
+def rebind_releases(
+    catalog: CatalogWriter, applied: Applied, *, at: Instant, verify: Callable[[str, ReleaseEvent], object]
+) -> None:
     """Let every champion whose inputs are unchanged run with the bundle in force; one ledger entry each.
 
-    Doing it again adds nothing.
+    What cannot be served so is refused, and goes on with the bundle that it has. Doing it again adds nothing.
+
+    Args:
+        verify: prepares a decision under a release; raises when it cannot be served.
     """
     for decision in applied.project.decisions:
         before = current(catalog, decision)
@@ -37,6 +45,15 @@ def rebind_releases(catalog: CatalogWriter, applied: Applied, *, at: Instant) ->
             continue
         if reads_same_inputs(applied.project, decision, get_version(catalog, before.champion)):
             event = apply_bundle(before, applied.bundle, at=at, actor=ACTOR)
+            try:
+                verify(decision, event)
+            except (
+                Exception
+            ) as error:  # whatever stands in the way, it must not become the head of the ledger
+                reason = f"Bundle {applied.bundle[:12]} cannot serve it: {problem_of(error)}"
+                if (before.outcome, before.reason) == (REFUSED, reason):
+                    continue
+                event = refuse(before, before.champion, at=at, actor=ACTOR, reason=reason)
             append(catalog, event, after=before)
 
 

@@ -15,12 +15,11 @@ from volano.collect.tables import decision_table
 from volano.compile.state import state_groups
 from volano.errors import VolanoError
 from volano.learn.checks import check_disjoint, check_label_rows, check_releases
-from volano.learn.release import history
-from volano.learn.train import get_version
+from volano.learn.release import champions, history
 from volano.learn.training_set import KIND, load, verify
 from volano.organize.audit import AuditReport, audit
 from volano.organize.features import PointInTime
-from volano.records.learning import ModelVersion, TrainingSetManifest
+from volano.records.learning import TrainingSetManifest
 from volano.records.receipt import Reconciliation
 from volano.runtime.datasets import rebuild
 from volano.runtime.labelling import read_labels
@@ -215,9 +214,13 @@ def _releases(session: Session) -> str:
     for decision in session.applied.project.decisions:
         events = history(session.stores.catalog, decision)
         check_releases(events)
-        for version in {events[-1].champion, events[-1].previous} - {None} if events else set():
-            loaded: ModelVersion = get_version(session.stores.catalog, str(version))
-            session.loader.model(loaded.version)
+        problem = session.loader.find_problem(decision)
+        if problem:
+            raise _broken(f"Decision {decision} cannot be served as released: {problem}")
+        for target in champions(events)[-2:-1]:  # state that was dropped is built again by the rollback
+            session.loader.model(target.champion)
+            session.bundles.get(target.bundle)
+            session.definitions.get(target.bundle)
         n_events += len(events)
     return f"{n_events} release entries"
 

@@ -237,15 +237,23 @@ class Learner:
         return self._write(event, before)
 
     def rollback(self, decision: str, *, at: Instant, actor: str, reason: str) -> ReleaseEvent:
-        """Go back to the champion before the present one; its artifact is loaded and checked first."""
+        """Go back to the champion before the present one; all that it needs is loaded and checked first.
+
+        Raises:
+            NotReadyError: there is nothing to go back to.
+            StateMismatchError: the online state that it reads was dropped; `Workplace.rollback` builds it first.
+        """
+        before = releases.current(self._session.stores.catalog, decision)
+        return self._write(self.rollback_event(decision, at=at, actor=actor, reason=reason), before)
+
+    def rollback_event(self, decision: str, *, at: Instant, actor: str, reason: str) -> ReleaseEvent:
+        """The transition that a rollback would write: to which version, with whose code."""
         catalog = self._session.stores.catalog
-        before = releases.current(catalog, decision)
         event = releases.rollback(
             releases.history(catalog, decision), at=at, actor=actor, reason=reason, verify=self.verify
         )
         bundle = self._bundle(decision, get_version(catalog, event.champion), known=event.bundle)
-        event = msgspec.structs.replace(event, bundle=bundle)
-        return self._write(event, before)
+        return msgspec.structs.replace(event, bundle=bundle)
 
     def _write(self, event: ReleaseEvent, before: ReleaseEvent | None) -> ReleaseEvent:
         """Write a transition to the ledger, once all that it serves is loaded; it serves from the next request on."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from volano.compile.planner import author_columns, plan
 from volano.compile.project import compile_project
 from volano.compile.state import state_groups
+from volano.plan.definitions import CompiledProject
 from volano.plan.plan import Plan, PlanState
 from volano.runtime.applied import Applied, find_applied
 from volano.runtime.binding import serving_projects
@@ -41,6 +44,23 @@ def make_plan(folder: Path, stores: Stores) -> Planned:
         warnings=tuple(str(caution) for caution in compiled.warnings),
     )
     return Planned(planned, pack(folder))
+
+
+def make_state_plan(stores: Stores, applied: Applied, target: CompiledProject) -> Plan:
+    """What it takes to keep the state that other definitions read too, beside all that is kept; empty if it is."""
+    state = _state(stores, applied)
+    hashes = [group.hash for group in state_groups(target)]
+    return plan(
+        applied.project,
+        applied.project,
+        msgspec.structs.replace(
+            state,
+            needed=(*state.needed, target),
+            needed_groups=tuple(dict.fromkeys([*state.needed_groups, *hashes])),
+        ),
+        bundle=applied.bundle,
+        applied_bundle=applied.bundle,
+    )
 
 
 def _state(stores: Stores, applied: Applied | None) -> PlanState:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from volano.decide.serving import LoadedModel, Serving, prepare_serving
+from volano.decide.serving import LoadedModel, Serving, fall_back, prepare_serving
+from volano.errors import NotReadyError, VolanoError, problem_of
 from volano.learn.train import get_version, load_version
 from volano.protocols.catalog import CatalogReader
+from volano.protocols.online_store import OnlineReader, OnlineSnapshot
 from volano.records.learning import ReleaseEvent
-from volano.runtime.applied import Applied
+from volano.runtime.applied import Applied, find_definitions
 from volano.runtime.bundle_shelf import BundleShelf
 from volano.runtime.definitions import Definitions
 from volano.runtime.trainers import make_trainer
@@ -23,6 +26,13 @@ def find_release(catalog: CatalogReader, decision: str) -> ReleaseEvent | None:
     """The newest release event of a decision, or None before the first."""
     entry = catalog.last_entry(f"release/{decision}")
     return None if entry is None else msgspec.json.decode(entry.body, type=ReleaseEvent)
+
+
+class _Closed:
+    """Stands in for a store that is not to be opened."""
+
+    def snapshot(self) -> AbstractContextManager[OnlineSnapshot]:
+        raise NotReadyError("The online store is not open.", mend="load the decision to serve it")
 
 
 class ServingLoader:
@@ -47,29 +57,66 @@ class ServingLoader:
         return self._models[version]
 
     def load(self, decision: str) -> Serving:
-        """What serves a decision now."""
-        return self.prepare(decision, find_release(self._stores.catalog, decision))
+        """What serves a decision now; its fallback, which says why, where that cannot be loaded."""
+        release = find_release(self._stores.catalog, decision)
+        try:
+            return self.prepare(decision, release)
+        except Exception as error:  # one decision that cannot be served must not take the others down
+            return self._fall_back(decision, release, problem_of(error))
 
-    def prepare(self, decision: str, release: ReleaseEvent | None) -> Serving:
+    def find_problem(self, decision: str) -> str:
+        """Why a decision cannot be served, in one line; empty when it can. Opens no online store, so takes no lock."""
+        release = find_release(self._stores.catalog, decision)
+        try:
+            serving = self.prepare(decision, release, online=_Closed())
+        except Exception as error:  # whatever it is, it is the answer
+            mend = error.mend if isinstance(error, VolanoError) else ""
+            return f"{problem_of(error)} Mend: {mend}" if mend else problem_of(error)
+        return serving.shadow_problem
+
+    def _fall_back(self, decision: str, release: ReleaseEvent | None, problem: str) -> Serving:
+        """Under the definitions of the release, where they are known and have the decision, else the applied ones."""
+        bundle, project = self._applied.bundle, self._applied.project
+        if release is not None:
+            released = find_definitions(self._stores.catalog, release.bundle)
+            if released is not None and decision in released.decisions:
+                bundle, project = release.bundle, released
+        return fall_back(project, decision, bundle=bundle, release=release, problem=problem)
+
+    def _shadows(self, decision: str, release: ReleaseEvent | None) -> tuple[list[LoadedModel], str]:
+        """The versions that score along, and why one is missing."""
+        declared = self._applied.project.release_of(decision)
+        if release is None or declared is None or not declared.keep_first:
+            return [], ""
+        try:
+            return [self.model(release.first)], ""
+        except Exception as error:  # a shadow is off the critical path
+            return [], f"shadow {release.first}: {problem_of(error)}"
+
+    def prepare(
+        self, decision: str, release: ReleaseEvent | None, *, online: OnlineReader | None = None
+    ) -> Serving:
         """What serves a decision under a release: its champion, and the first version as a shadow.
 
         Also asked before a release is written: what cannot be loaded must not become the head of the ledger.
 
+        Args:
+            online: in place of the store in force.
+
         Raises:
             StateMismatchError: online state that its bundle reads is not kept any more.
         """
-        declared = self._applied.project.release_of(decision)
-        keeps_first = declared is not None and declared.keep_first
-        shadows = [self.model(release.first)] if release is not None and keeps_first else []
+        shadows, shadow_problem = self._shadows(decision, release)
         bundle = self._applied.bundle if release is None else release.bundle
         return prepare_serving(
             self._definitions.get(bundle),
             decision,
             bundle=bundle,
             groups=self._applied.groups,
-            online=self._stores.online(self._applied.state),
+            online=self._stores.online(self._applied.state) if online is None else online,
             functions=self._bundles.get(bundle),
             release=release,
             champion=None if release is None else self.model(release.champion),
             shadows=shadows,
+            shadow_problem=shadow_problem,
         )

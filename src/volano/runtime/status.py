@@ -5,19 +5,27 @@ from __future__ import annotations
 import msgspec
 
 from volano.learn.release import champions, current, history
-from volano.runtime.applied import find_applied
+from volano.runtime.applied import Applied, find_applied
+from volano.runtime.bundle_shelf import BundleShelf
+from volano.runtime.definitions import Definitions
+from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
 from volano.values.instants import format_instant
 
 
 class ServingStatus(msgspec.Struct, frozen=True):
-    """One decision: its champion, since when, and how its last challenger ended."""
+    """One decision: its champion, since when, and how its last challenger ended.
+
+    Args:
+        problem: why it cannot be served, so that its fallback answers; empty when it can.
+    """
 
     decision: str
     champion: str
     since: str
     last_outcome: str
     last_reason: str
+    problem: str = ""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -51,16 +59,18 @@ def read_status(stores: Stores) -> Status:
         bundle="" if applied is None else applied.bundle[:12],
         decisions=()
         if applied is None
-        else tuple(_serving(stores, name) for name in applied.project.decisions),
+        else tuple(_serving(stores, applied, name) for name in applied.project.decisions),
         last_stamp="never" if last is None else format_instant(last.last_stamp),
         batches_applied=0 if last is None else last.sequence,
         tables={name: version for name in lake.tables() if (version := lake.version(name)) is not None},
     )
 
 
-def _serving(stores: Stores, decision: str) -> ServingStatus:
+def _serving(stores: Stores, applied: Applied, decision: str) -> ServingStatus:
     event = current(stores.catalog, decision)
     if event is None:
         return ServingStatus(decision, "none: the fallback answers", "", "", "")
     serving = champions(history(stores.catalog, decision))[-1]
-    return ServingStatus(decision, event.champion, format_instant(serving.at), event.outcome, event.reason)
+    loader = ServingLoader(stores, applied, BundleShelf(stores.artifacts), Definitions(stores, applied))
+    problem, since = loader.find_problem(decision), format_instant(serving.at)
+    return ServingStatus(decision, event.champion, since, event.outcome, event.reason, problem)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from volano.compile.state import state_groups
 from volano.decide.explain import ExplainedDecision
 from volano.errors import NotReadyError
 from volano.learn.train import get_version
@@ -26,7 +27,7 @@ from volano.runtime.decisions import explain_logged, newest_decisions
 from volano.runtime.jobs import JobRun, Jobs
 from volano.runtime.labelling import update_labels
 from volano.runtime.learning import Learner
-from volano.runtime.planning import make_plan
+from volano.runtime.planning import make_plan, make_state_plan
 from volano.runtime.recurring import recurring_jobs
 from volano.runtime.session import Session
 from volano.runtime.status import Status, read_status
@@ -106,9 +107,26 @@ class Workplace:
         )
 
     def rollback(self, decision: str, reason: str) -> ReleaseEvent:
-        """Go back one champion."""
+        """Go back one champion; online state of its bundle that was dropped is built again first."""
         self.session.applied.project.decision(decision)
-        return self.learner.rollback(decision, at=self._clock.now(), actor=_actor(), reason=reason)
+        at, actor = self._clock.now(), _actor()
+        event = self.learner.rollback_event(decision, at=at, actor=actor, reason=reason)
+        self._keep_state_of(event.bundle)
+        return self.learner.rollback(decision, at=at, actor=actor, reason=reason)
+
+    def _keep_state_of(self, bundle: str) -> None:
+        """Build, beside what is kept, the online state that a bundle reads and that is not kept any more."""
+        applied, target = self.session.applied, self.session.definitions.get(bundle)
+        kept = {group.hash for group in applied.groups}
+        if all(group.hash in kept for group in state_groups(target)):
+            return
+        self.session.drain(commit=True)
+        plan = make_state_plan(self.stores, applied, target)
+        also = [(bundle, target)]
+        try:
+            Application(self.stores, plan, b"", self._clock, self._reporter, also=also).run()
+        finally:
+            self._forget_session()
 
     def status(self) -> Status:
         return read_status(self.stores)
