@@ -20,6 +20,7 @@ from volano.spec.decision import Decision as Decision
 from volano.spec.entity import Entity as Entity
 from volano.spec.event import Event as Event
 from volano.spec.event import EventTime as EventTime
+from volano.spec.join import join as join
 from volano.spec.label import Label as Label
 from volano.spec.model import Model as Model
 from volano.spec.on_demand import on_demand as on_demand
@@ -69,6 +70,7 @@ __all__ = [
     "count_distinct",
     "first",
     "first_n",
+    "join",
     "last",
     "last_n",
     "last_non_null",

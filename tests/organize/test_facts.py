@@ -18,6 +18,7 @@ from volano.plan.state_rows import ARROW_TYPES
 from volano.records.handover import HandOver
 from volano.records.journal import Operation
 from volano.values.instants import HOUR_US, MINUTE_US, Instant, from_datetime
+from volano.values.schema import DType, Field, Schema
 
 STAMP = START + 7
 
@@ -194,7 +195,10 @@ def test_a_missing_column_is_named(world):
 
 def test_a_declared_known_at_column_is_used(tmp_path):
     definition = project(table="sales.parquet")
-    sales = msgspec.structs.replace(definition.sources["sales"], known_at="seen_at", available_after_us=None)
+    schema = Schema((*SALE.fields, Field("seen_at", DType.TIMESTAMP)))
+    sales = msgspec.structs.replace(
+        definition.sources["sales"], schema=schema, known_at="seen_at", available_after_us=None
+    )
     definition = msgspec.structs.replace(definition, sources={"sales": sales})
     with World(tmp_path, definition) as world:
         write(world, [sale("a", START - HOUR_US)])

@@ -98,6 +98,7 @@ class Applier:
         self._clock = clock
         states = group_states(project, groups, functions, sql_engine)
         self._groups = tuple(state for of_source in states.values() for state in of_source)
+        self._joined = frozenset(state.group.source for state in self._groups if state.group.is_dimension)
         self._sources = {
             source.name: _Source(
                 source,
@@ -240,7 +241,7 @@ class _Batch:
             key: None if data is None else decode_known(data) for key, data in zip(wanted, found, strict=True)
         }
         self._touched: set[bytes] = set()
-        self._change = StateChange()
+        self._change = StateChange(applier._joined)
 
     def _index_key(self, record: JournalRecord) -> bytes | None:
         match record:
@@ -331,7 +332,7 @@ class _Batch:
             return
         row = key[-ROW_ID_BYTES:]
         if known.standing != NOTHING_STANDS:
-            self._change.remove(source.definition.name, known, row)
+            self._change.remove(source.definition.name, known, row, stamp)
             known.places = []
             known.event_time = None
         known.standing = record.revision

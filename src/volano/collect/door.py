@@ -14,12 +14,20 @@ from volano.errors import RequestError, UnknownNameError
 from volano.plan.definitions import CompiledProject
 from volano.protocols.clock import Clock
 from volano.protocols.journal import JournalWriter
-from volano.records.journal import DecisionMade, EventReceived, Operation, ShadowScored, encode_record
+from volano.records.journal import (
+    DecisionMade,
+    EventReceived,
+    Operation,
+    ShadowScored,
+    TableChange,
+    encode_record,
+)
 from volano.records.receipt import Receipt, ReceiptStatus
 from volano.values.identities import short_hash, uuid7
 from volano.values.instants import MINUTE_US, Instant, format_instant
 
 _ENTROPY_BYTES = 8
+_CHANGES_AT_ONCE = 10_000
 
 
 class Door:
@@ -83,12 +91,35 @@ class Door:
         records: list[bytes] = []
         for n, event in enumerate(events):
             receipt_id = uuid7(now, entropy[_ENTROPY_BYTES * n : _ENTROPY_BYTES * (n + 1)])
-            record = self._receive(schema, event, operation, revision, receipt_id, now)
+            record = self._receive(
+                schema, event, operation, revision, receipt_id, now, now + self._tolerance_us
+            )
             records.append(encode_record(record))
             status = ReceiptStatus.PENDING if record.problem is None else ReceiptStatus.QUARANTINED
             receipts.append(Receipt(receipt_id, status, record.problem))
         self._journal.append(records, sync=sync)
         return receipts
+
+    def bring(self, source: str, changes: Sequence[TableChange]) -> int:
+        """Journal what changed in the table of a source; returns how many of the changes did not fit its schema.
+
+        Unlike a sender, a table may speak of the future: a price that is announced. Bringing a change that was stored
+        before makes a duplicate, which changes nothing.
+        """
+        schema = self._schemas[source]
+        n_problems = 0
+        for start in range(0, len(changes), _CHANGES_AT_ONCE):
+            part = changes[start : start + _CHANGES_AT_ONCE]
+            now = self._clock.now()
+            entropy = self._entropy(_ENTROPY_BYTES * len(part))
+            records: list[bytes] = []
+            for n, (event, operation, revision) in enumerate(part):
+                receipt_id = uuid7(now, entropy[_ENTROPY_BYTES * n : _ENTROPY_BYTES * (n + 1)])
+                record = self._receive(schema, event, operation, revision, receipt_id, now, None)
+                n_problems += record.problem is not None
+                records.append(encode_record(record))
+            self._journal.append(records, sync=True)
+        return n_problems
 
     def log(self, records: Sequence[DecisionMade | ShadowScored], *, sync: bool = False) -> None:
         """Journal decisions and shadow scores, in one append.
@@ -105,11 +136,12 @@ class Door:
         revision: int,
         receipt_id: str,
         now: Instant,
+        latest: Instant | None,
     ) -> EventReceived:
         problem: Problem | None = None
         try:
             payload, canonical, event_id, event_time = schema.fit(event, operation)
-            if event_time is not None and event_time > now + self._tolerance_us:
+            if event_time is not None and latest is not None and event_time > latest:
                 message = (
                     f"{format_instant(event_time)} lies in the future; it was {format_instant(now)} here"
                 )
@@ -153,6 +185,11 @@ class Door:
 
 
 def _check_revision(operation: Operation, revision: int) -> None:
+    if operation is Operation.END:
+        raise RequestError(
+            "An end comes from the snapshots of a table; it cannot be pushed.",
+            mend="retract the row, or push one that says what holds from now on",
+        )
     if (operation is Operation.INSERT) != (revision == 0) or not 0 <= revision < 2**31:
         raise RequestError(
             f"Revision {revision} does not fit the operation {operation.value!r}.",

@@ -78,7 +78,10 @@ class SourceSchema:
             source.name,
             [_field(field, required=field.name in source.id_columns) for field in source.schema.fields],
         )
-        self._types = {operation: full for operation in Operation} | {Operation.RETRACT: slim}
+        self._types = {operation: full for operation in Operation} | {
+            Operation.RETRACT: slim,
+            Operation.END: slim,
+        }
         self._decoders = {
             operation: msgspec.json.Decoder(struct) for operation, struct in self._types.items()
         }

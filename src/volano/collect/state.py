@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
+from volano.collect.dimensions import DimensionSteps, Enrichment
 from volano.errors import AuthorCodeError
 from volano.kernels.arrays import I64, Bools
 from volano.kernels.chunks import ChunkLayout, PackedRows
@@ -73,13 +74,15 @@ class GroupState:
         self.prefix = group.prefix
         self.rows_of = StateRowMap(project, group, sql_engine.query, functions.get)
         source = self.rows_of.source
-        names = source.schema.names
+        fields = self.rows_of.fields
+        names = tuple(field.name for field in fields)
+        self.enrichment: Enrichment | None = None
         self.layout = ChunkLayout(
             group.prefix,
             tuple((field.name, field.dtype.value) for field in group.columns.fields),
             order=len(source.order_by),
         )
-        self._schema = pa.schema([(field.name, ARROW_TYPES[field.dtype]) for field in source.schema.fields])
+        self._schema = pa.schema([(field.name, ARROW_TYPES[field.dtype]) for field in fields])
         self._order = tuple((names.index(field.name), field.dtype) for field in self.rows_of.order_by)
         self._packer = Packer(self.layout)
         if not self.rows_of.is_projected:
@@ -94,7 +97,7 @@ class GroupState:
             for view in self.group.views
             for feature in view.features
         ]
-        return Tiles(features, self.layout, self.group.span_us)
+        return Tiles(features, self.layout, self.group.span_us, hot_rows=self.group.hot_rows)
 
     def pack(
         self, arrivals: Sequence[Arrival], columns: Sequence[Cells], failures: list[ViewFailure]
@@ -110,11 +113,28 @@ class GroupState:
             parts = [columns[at] for at in self._key_at]
             values = [columns[at] for at in self._value_at]
         orders = [[order_value(cell, dtype) for cell in columns[at]] for at, dtype in self._order]
-        heads = canonical_keys(parts, encode=self._head)
+        heads = canonical_keys(parts, encode=self.head)
         return self._packer.pack(arrivals, orders, values), heads
 
-    def _head(self, key: EntityKey) -> bytes:
+    def head(self, key: EntityKey) -> bytes:
+        """What the online keys of an entity key begin with."""
         return key_head(self.group, encode_key(key))
+
+    # Of one row, where no projection computes its columns:
+
+    def head_of(self, arrival: Arrival) -> bytes | None:
+        """The head of a row's online key; None when a part of the key is null."""
+        parts = tuple([arrival.cells[at] for at in self._key_at])
+        return None if None in parts else self.head(parts)  # type: ignore[arg-type]
+
+    def order_of(self, arrival: Arrival) -> tuple[int, ...]:
+        """What orders rows of one instant, before their id."""
+        return tuple([order_value(arrival.cells[at], dtype) for at, dtype in self._order])
+
+    def values_of(self, arrival: Arrival) -> tuple[Scalar, ...]:
+        """The stored columns of a row, as a chunk gives them back."""
+        cells = [arrival.cells[at] for at in self._value_at]
+        return tuple([cell + 0.0 if type(cell) is float else cell for cell in cells])
 
     def expired(self, snapshot: OnlineSnapshot, now: Instant, *, after: bytes = b"") -> Iterator[bytes]:
         """The keys of chunks whose rows no window that ends at `now` or later reaches, in order, behind a key."""
@@ -152,20 +172,27 @@ class GroupState:
 
 
 class StateChange:
-    """Rows that come and go in one batch, by group."""
+    """Rows that come and go in one batch, by group.
 
-    def __init__(self) -> None:
+    Args:
+        joined: the sources that some join reads.
+    """
+
+    def __init__(self, joined: Iterable[str] = ()) -> None:
         self._coming: defaultdict[str, dict[bytes, Arrival]] = defaultdict(dict)
         # By group prefix: head of the online key, instant and id of a row.
         self._going: defaultdict[bytes, list[tuple[bytes, Instant, bytes]]] = defaultdict(list)
+        self._steps = DimensionSteps(joined)
 
     def insert(self, source: str, arrival: Arrival) -> None:
         """The row becomes visible in every group of its source; `effects` notes its places in `arrival.known`."""
         self._coming[source][arrival.row_id] = arrival
+        self._steps.come(source, arrival)
 
-    def remove(self, source: str, known: Known, row_id: bytes) -> None:
+    def remove(self, source: str, known: Known, row_id: bytes, stamp: Instant) -> None:
         """The standing row of an id is superseded: it leaves its chunks, or does not come in the first place."""
-        self._coming[source].pop(row_id, None)
+        coming = self._coming[source].pop(row_id, None)
+        self._steps.go(source, coming, known.places, row_id, stamp)
         for head in known.places:
             assert known.event_time is not None
             self._going[head[:PREFIX_BYTES]].append((head, known.event_time, row_id))
@@ -180,11 +207,11 @@ class StateChange:
         columns = {source: _transposed(rows) for source, rows in arrivals.items()}
         for group in groups:
             source, going = group.group.source, self._going.get(group.prefix)
-            coming = arrivals.get(source, [])
+            coming, cells = arrivals.get(source, []), columns.get(source, [])
+            if coming and group.enrichment is not None:
+                cells = group.enrichment.enrich(coming, cells, self._steps, snapshot)
             if coming or going:
-                _rewrite(
-                    group, coming, columns.get(source, ()), going or (), snapshot, puts, deletes, failures
-                )
+                _rewrite(group, coming, cells, going or (), snapshot, puts, deletes, failures)
         return puts, deletes
 
 
@@ -192,9 +219,13 @@ def group_states(
     project: CompiledProject, groups: Sequence[StateGroup], functions: Functions, sql_engine: SqlEngine
 ) -> dict[str, list[GroupState]]:
     """Groups, prepared, by source."""
+    found = {group.hash: GroupState(project, group, functions, sql_engine) for group in groups}
     states: dict[str, list[GroupState]] = {}
-    for group in groups:
-        states.setdefault(group.source, []).append(GroupState(project, group, functions, sql_engine))
+    for state in found.values():
+        group = state.group
+        if group.joins:
+            state.enrichment = Enrichment(state.rows_of.source.schema.names, group.joins, found)
+        states.setdefault(group.source, []).append(state)
     return states
 
 

@@ -112,8 +112,7 @@ def lake_tables(project: CompiledProject) -> dict[str, pa.Schema]:
     """
     tables: dict[str, pa.Schema] = {}
     for source in project.sources.values():
-        if source.stream:
-            tables[fact_table(source.name)] = _fact_schema(source)
+        tables[fact_table(source.name)] = _fact_schema(source)
     for decision in project.decisions.values():
         tables[decision_table(decision.name)] = _decision_schema(project, decision)
     return tables | {SHADOWS: SHADOW_COLUMNS, QUARANTINE: QUARANTINE_COLUMNS, RECEIPTS: RECEIPT_COLUMNS}

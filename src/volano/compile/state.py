@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
-from volano.plan.definitions import CompiledProject, CompiledSource, CompiledView
-from volano.plan.state import StateGroup, stored_column
+from volano.compile.lower.joins import dimension_hash
+from volano.plan.definitions import (
+    CompiledFeature,
+    CompiledJoin,
+    CompiledProject,
+    CompiledSource,
+    CompiledView,
+)
+from volano.plan.state import GroupJoin, StateGroup, stored_column
 from volano.values.identities import content_hash
 from volano.values.instants import DAY_US, HOUR_US
 from volano.values.schema import Field, Schema
@@ -17,16 +24,21 @@ from volano.values.schema import Field, Schema
 LADDER_US: Final = (HOUR_US, 6 * HOUR_US, DAY_US, 7 * DAY_US, 28 * DAY_US, 364 * DAY_US)
 LIFETIME_US: Final = 36_400 * DAY_US
 """Chunk width of a lifetime window: a century, so that one or two chunks hold a key's whole past."""
+DIMENSION_US: Final = 2**60
+"""Chunk width of a dimension: one chunk before 1970 and one since."""
 MAX_CHUNKS: Final = 16
 """How many chunk keys one read of one group may need."""
 
 
 def state_groups(project: CompiledProject) -> tuple[StateGroup, ...]:
-    """One group for each entity, source and key columns that some view uses; in declaration order."""
-    views: defaultdict[tuple[str, str, tuple[str, ...]], list[CompiledView]] = defaultdict(list)
+    """One group for each dimension that some view joins, then one for each entity, source, key columns and joins that
+    some view uses; in declaration order."""
+    dimensions = _dimensions(project)
+    views: defaultdict[tuple[object, ...], list[CompiledView]] = defaultdict(list)
     for view in project.views.values():
-        views[view.entity, view.source, view.key_columns].append(view)
-    return tuple(_group(tuple(found), project) for found in views.values())
+        views[view.entity, view.source, view.key_columns, view.joins].append(view)
+    groups = (_group(tuple(found), project, dimensions) for found in views.values())
+    return (*dimensions.values(), *groups)
 
 
 def reading_also(project: CompiledProject, others: Iterable[CompiledProject]) -> CompiledProject:
@@ -72,7 +84,59 @@ def span_us(reach: int | None) -> int:
     return next(fits, LIFETIME_US)
 
 
-def _group(views: tuple[CompiledView, ...], project: CompiledProject) -> StateGroup:
+def _dimensions(project: CompiledProject) -> dict[tuple[str, tuple[str, ...]], StateGroup]:
+    """The group of every dimension, by its source and key columns; it holds the columns of all joins."""
+    joins: defaultdict[tuple[str, tuple[str, ...]], list[CompiledJoin]] = defaultdict(list)
+    for view in project.views.values():
+        for join in view.joins:
+            joins[join.source, join.keys].append(join)
+    return {key: _dimension(found, project) for key, found in joins.items()}
+
+
+def _dimension(joins: list[CompiledJoin], project: CompiledProject) -> StateGroup:
+    first, source = joins[0], project.sources[joins[0].source]
+    names = {column for join in joins for _, column in join.columns} | {source.valid_to}
+    columns = tuple(field for field in source.schema.fields if field.name in names)
+    view = CompiledView(
+        f"{source.name} (dimension)",
+        first.entity,
+        source.name,
+        first.keys,
+        tuple(CompiledFeature(field.name, "last", field.dtype, field.name) for field in columns),
+        source.owner,
+        definition_hash=dimension_hash(
+            source, project.entities[first.entity], [*first.keys, *(field.name for field in columns)]
+        ),
+    )
+    schema = Schema(columns)
+    return StateGroup(
+        hash=content_hash([project.namespace, "dimension", first.keys, schema, view.definition_hash])[:16],
+        entity=first.entity,
+        source=source.name,
+        key_columns=first.keys,
+        views=(view,),
+        columns=schema,
+        span_us=DIMENSION_US,
+        raw_us=None,
+        accept_late_us=source.accept_late_us,
+        is_dimension=True,
+    )
+
+
+def _group_join(
+    join: CompiledJoin,
+    project: CompiledProject,
+    dimensions: Mapping[tuple[str, tuple[str, ...]], StateGroup],
+) -> GroupJoin:
+    group = dimensions[join.source, join.keys]
+    return GroupJoin(group.hash, join.on, join.columns, join.fields, project.sources[join.source].valid_to)
+
+
+def _group(
+    views: tuple[CompiledView, ...],
+    project: CompiledProject,
+    dimensions: Mapping[tuple[str, tuple[str, ...]], StateGroup],
+) -> StateGroup:
     first, source = views[0], project.sources[views[0].source]
     reaches = [reach_us(view) for view in views]
     known = [reach for reach in reaches if reach is not None]
@@ -89,6 +153,7 @@ def _group(views: tuple[CompiledView, ...], project: CompiledProject) -> StateGr
         span_us=span,
         raw_us=None if reach is None else reach + (source.accept_late_us or 0),
         accept_late_us=source.accept_late_us,
+        joins=tuple(_group_join(join, project, dimensions) for join in first.joins),
     )
 
 
@@ -96,7 +161,8 @@ def _columns(views: tuple[CompiledView, ...], source: CompiledSource) -> Schema:
     """Every column that some feature of the group reads, once."""
     columns: dict[str, Field] = {}
     for view in views:
-        schema = source.schema if view.projection is None else view.projection.columns
+        plain = Schema((*source.schema.fields, *view.joined))
+        schema = plain if view.projection is None else view.projection.columns
         for feature in view.features:
             for name in (feature.column, feature.over, feature.where):
                 field = schema.find(name) if name is not None else None

@@ -52,15 +52,17 @@ def _served_as_trained(
     if model is None:
         return
     for read in dict.fromkeys(reads_of(model.service.inputs, project)):
-        if read.view is None or project.views[read.view].source not in project.sources:
+        if read.view is None:
             continue
-        source = project.sources[project.views[read.view].source]
+        view = project.views[read.view]
         feature = next(f for f in project.views[read.view].features if f.name == read.feature)
         name = f"{read.view}.{read.feature}"
-        if source.stream:
+        names = (view.source, *(join.source for join in view.joins))
+        tables = [each for each in names if each in project.sources and not project.sources[each].stream]
+        if not tables:
             continue
         if feature.staleness_us is None:
-            no_path = f"has no online path: source {source.name!r} is a table only"
+            no_path = f"has no online path: source {tables[0]!r} is a table only"
             what = f"{ctx.title(at)} reads {name!r}, which {no_path}."
             mend = f'push its events (stream=True), or accept old values: staleness="1d" on {read.view}'
             ctx.mistake(at, what, mend)

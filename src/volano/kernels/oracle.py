@@ -72,6 +72,30 @@ def rows_of(feature: WindowFeature, rows: Sequence[Row], query: Query) -> list[R
     return found
 
 
+def joined(
+    rows: Sequence[Row], query: Query, columns: Sequence[str], valid_to: str | None = None
+) -> dict[str, Value]:
+    """Columns of a dimension for one event: of the newest visible row that happened before, unless it had ended.
+
+    `query` holds the event: its key, its time as q, the instant at which it was known as `as_of`.
+    """
+    before = [
+        row
+        for row in rows
+        if query.key is not None
+        and row.key == query.key
+        and row.event_time < query.q
+        and row.visible_from <= query.as_of < row.visible_until
+    ]
+    newest = max(before, key=lambda row: (row.event_time, row.order, row.row_id), default=None)
+    if newest is None:
+        return dict.fromkeys(columns)
+    ended = None if valid_to is None else newest.values[valid_to]
+    if isinstance(ended, int) and ended < query.q:
+        return dict.fromkeys(columns)
+    return {column: newest.values[column] for column in columns}
+
+
 def compute(feature: WindowFeature, rows: Sequence[Row], query: Query) -> Value:
     """The feature's value, by the book."""
     return NAIVE[feature.aggregate](feature, rows_of(feature, rows, query), query)

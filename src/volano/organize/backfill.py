@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -23,6 +23,7 @@ from volano.kernels.chunks import ChunkLayout
 from volano.kernels.columns import combined
 from volano.kernels.features import WindowFeature
 from volano.kernels.tiles import Tiles
+from volano.organize.enrichment import GroupRows
 from volano.organize.facts import Facts, standing
 from volano.plan.definitions import CompiledProject
 from volano.plan.state import StateGroup, chunk_number, key_head, key_tail, window_arguments
@@ -51,6 +52,7 @@ _BEHIND: Final = b"\xff" * 600
 """Behind every key with a given beginning."""
 
 Micros = NDArray[np.int64]
+_Mapped: TypeAlias = Callable[[StateRowMap, pa.Table], StateRows]
 
 
 class Part(NamedTuple):
@@ -91,8 +93,7 @@ class Backfill:
         self._project = project
         self._groups = tuple(groups)
         self._facts = facts
-        self._sql = sql
-        self._functions = functions
+        self._rows = GroupRows(project, groups, facts, sql, functions)
         self._scratch = scratch
         self._rows_at_once = rows_at_once
 
@@ -117,7 +118,7 @@ class Backfill:
             AuthorCodeError: a projection returned the wrong shape or fails on too many rows.
         """
         since = None if now is None or group.raw_us is None else now - group.raw_us
-        rows_of = StateRowMap(self._project, group, self._sql.query, self._functions.get)
+        rows_of = self._rows.map_of(group)
         layout = ChunkLayout(
             group.prefix,
             tuple((field.name, field.dtype.value) for field in group.columns.fields),
@@ -129,12 +130,12 @@ class Backfill:
             for view in group.views
             for feature in view.features
         ]
-        tiles = Tiles(features, layout, group.span_us)
+        tiles = Tiles(features, layout, group.span_us, hot_rows=group.hot_rows)
 
         def ready(span: _Span) -> pa.Table:
             low = span.since if since is None else max(since, span.since or since)
             facts = self._standing(group.source, rows_of.needed, stamp, low, span.until)
-            return _ready(group, facts, rows_of.map(facts.select(rows_of.needed)))
+            return _ready(group, facts, self._rows.map(rows_of, facts, stamp=stamp))
 
         for part, total, rows in self._by_parts(group.source, group.hash, ready, "head", n_parts, after):
             yield Part(_pack(group, tiles, rows), part, total, rows.num_rows)
@@ -144,15 +145,16 @@ class Backfill:
     ) -> Iterator[Part]:
         """The index entries of every id of a source, with the places of its rows in all groups."""
         groups = [group for group in self._groups if group.source == source]
-        maps = [StateRowMap(self._project, group, self._sql.query, self._functions.get) for group in groups]
+        maps = [self._rows.map_of(group) for group in groups]
         needed = {name for rows_of in maps for name in rows_of.needed}
         columns = [name for name in self._project.source(source).schema.names if name in needed]
+        mapped = partial(self._rows.map, stamp=stamp)
 
         def ready(span: _Span) -> pa.Table:
             # Every stored revision has a payload hash; only those that count for features may stand.
             stored = self._facts.rows(source, since=span.since, until=span.until, columns=(), stamp=stamp)
             highest, standing_rows = self._highest(source, columns, stamp, span)
-            return _known_rows(stored, highest, standing_rows, maps)
+            return _known_rows(stored, highest, standing_rows, maps, mapped)
 
         def timeless() -> pa.Table:
             stored = self._facts.rows(source, columns=(), stamp=stamp, timeless=True)
@@ -160,7 +162,7 @@ class Backfill:
                 source, columns=columns, stamp=stamp, timeless=True, for_features=True
             )
             highest = counting.filter(counting["superseded_at"].is_null())
-            return _known_rows(stored, highest, highest.slice(0, 0), maps)
+            return _known_rows(stored, highest, highest.slice(0, 0), maps, mapped)
 
         prefix = event_prefix(self._project.namespace, source)
         parts = self._by_parts(source, f"index-{source}", ready, "event_id", n_parts, after, timeless)
@@ -392,13 +394,15 @@ def _coded(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 def _ready(group: StateGroup, facts: pa.Table, mapped: StateRows) -> pa.Table:
     """Rows that have a key, with all that a chunk holds: `head` of the online key, id, instants, order and values."""
+    # A dimension's rows count from the instant at which they were known.
+    visible_from = "known_at" if group.is_dimension else "applied_at"
     heads, codes = _heads(group, mapped)
     table = pa.table(
         {
             "head": pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), heads),
             "event_id": facts["event_id"],
             "event_time": facts["event_time"],
-            "applied_at": facts["applied_at"],
+            "visible_from": facts[visible_from],
             **{f"order {n}": values for n, values in enumerate(mapped.order)},
             **{f"value {name}": values for name, values in mapped.columns.items()},
         }
@@ -434,7 +438,7 @@ def _pack(group: StateGroup, tiles: Tiles, rows: pa.Table) -> dict[bytes, bytes]
     packed = layout.encode(
         times,
         [row_id(each) for each in rows["event_id"].to_pylist()],
-        _micros(rows["applied_at"]),
+        _micros(rows["visible_from"]),
         {name: rows[f"value {name}"] for name, _ in layout.columns},
         order=[rows[f"order {n}"] for n in range(layout.order)],
     )
@@ -473,9 +477,18 @@ _KNOWN_ROWS: Final = pa.schema(
 
 
 def _known_rows(
-    stored: pa.Table, highest: pa.Table, standing_rows: pa.Table, maps: Sequence[StateRowMap]
+    stored: pa.Table,
+    highest: pa.Table,
+    standing_rows: pa.Table,
+    maps: Sequence[StateRowMap],
+    mapped: _Mapped,
 ) -> pa.Table:
-    """What is known of ids, in rows: of each stored revision the hash, of each id what stands and where it lies."""
+    """What is known of ids, in rows: of each stored revision the hash, of each id what stands and where it lies.
+
+    Args:
+        maps: of the groups of the source.
+        mapped: facts as rows of a group.
+    """
     hashes = {
         "event_id": stored["event_id"],
         "revision": stored["revision"],
@@ -484,7 +497,7 @@ def _known_rows(
     stands = {"event_id": highest["event_id"], "standing": highest["revision"]}
     lies: dict[str, Any] = {"event_id": standing_rows["event_id"]}
     lies["event_time"] = standing_rows["event_time"].cast(pa.int64())
-    lies["places"] = _places(maps, standing_rows)
+    lies["places"] = _places(maps, mapped, standing_rows)
     tables = [pa.table(hashes), pa.table(stands), pa.table(lies)]
     return pa.concat_tables(
         [
@@ -502,12 +515,12 @@ def _known_rows(
     )
 
 
-def _places(maps: Sequence[StateRowMap], rows: pa.Table) -> pa.Array:
+def _places(maps: Sequence[StateRowMap], mapped: _Mapped, rows: pa.Table) -> pa.Array:
     """The heads of the online keys under which each row lies."""
     n = rows.num_rows
     found, owners = [pa.array([], pa.binary())], [np.zeros(0, np.int64)]
     for rows_of in maps:
-        heads, codes = _heads(rows_of.group, rows_of.map(rows.select(rows_of.needed)))
+        heads, codes = _heads(rows_of.group, mapped(rows_of, rows))
         held = np.flatnonzero(codes >= 0)
         found.append(heads.take(pa.array(codes[held])))
         owners.append(held)

@@ -8,6 +8,7 @@ clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from volano.errors import NotReadyError, RequestError, StateMismatchError
 from volano.kernels.columns import combined
+from volano.organize.snapshots import changes_of
 from volano.plan.definitions import CompiledProject, CompiledSource
 from volano.plan.state_index import TABLE_REVISION
 from volano.protocols.lake import LakeReader
@@ -125,8 +127,9 @@ class Facts:
         definition = self._project.source(source)
         streamed = self._read(definition, ["event_time"], "event_time", None, None, None)["event_time"]
         times = _micros(streamed.drop_null())
-        if definition.table is not None and source not in self._tables:
-            handover = self._handovers.get(source)
+        handover = self._handovers.get(source)
+        is_kept = handover is not None and handover.imported
+        if definition.table is not None and not is_kept and source not in self._tables:
             address = handover.table if handover is not None and handover.table else definition.table
             column = self._sql.read_table(address, columns=[definition.event_time])
             if column.num_rows > n_rows and pa.types.is_timestamp(column.schema.types[0]):
@@ -199,7 +202,7 @@ class Facts:
         """Columns of the fact table, cast to what they are declared; empty before the first commit."""
         table = f"fact_{source.name}"
         schema = pa.schema([_field(source, name) for name in names])
-        if not source.stream or self._lake.version(table) is None:
+        if self._lake.version(table) is None:
             return schema.empty_table()
         where = None if low is None and high is None else {by: (low, high)}
         rows = self._lake.read(table, columns=list(names), where=where, version=version)
@@ -216,6 +219,8 @@ class Facts:
         if source.table is None:
             return None
         handover = self._handovers.get(source.name)
+        if handover is not None and handover.imported:
+            return None
         if handover is None and source.stream:
             raise NotReadyError(
                 f"The hand-over of source {source.name!r} from its table to its stream is not pinned yet.",
@@ -249,11 +254,11 @@ class Facts:
         """Some columns of a range of a table that does not fit memory."""
         address = handover.table if handover is not None and handover.table else source.table
         assert address is not None
-        wanted = {*names, *source.id_columns, source.event_time}
+        wanted = {*names, *source.id_columns, source.event_time, source.known_at}
         fields = tuple(field for field in source.schema.fields if field.name in wanted)
-        read = [field.name for field in fields] + ([] if source.known_at is None else [source.known_at])
+        read = [field.name for field in fields]
         rows = self._sql.read_table(address, columns=read, between=(source.event_time, since, until))
-        facts = _facts_of_table(source, rows, handover, address, fields)
+        facts = facts_of_table(source, rows, handover, address, fields)
         return facts.select([*FACT_COLUMNS.names, *names])
 
     def _table(self, source: CompiledSource, handover: HandOver | None) -> pa.Table:
@@ -264,7 +269,7 @@ class Facts:
             assert address is not None
             if handover is not None:
                 self._verify(source, handover, address)
-            found = _facts_of_table(source, self._sql.read_table(address), handover, address)
+            found = facts_of_table(source, self._sql.read_table(address), handover, address)
             self._tables[source.name] = found
         return found
 
@@ -380,34 +385,44 @@ def _or_null(instants: Micros) -> pa.Array:
     return pa.array(instants, pa.int64(), mask=instants == NEVER).cast(INSTANT)
 
 
-def _facts_of_table(
+def facts_of_table(
     source: CompiledSource,
     table: pa.Table,
     handover: HandOver | None,
     address: str,
     fields: Sequence[Field] | None = None,
 ) -> pa.Table:
-    """Rows of an author's table as facts: before the hand-over, with ids, known_at and the hand-over's stamp."""
+    """Rows of an author's table as facts, with ids, known_at and the hand-over's stamp; where a stream follows, only
+    those before the hand-over.
+
+    Args:
+        fields: which columns of the event, among them those of its id and its times; all when None.
+
+    Raises:
+        RequestError: the table does not fit the declared schema.
+    """
     where = f"source {source.name}, table {address}"
-    wanted = source.schema.fields if fields is None else fields
-    columns = {field.name: _declared(table, field.name, ARROW_TYPES[field.dtype], where) for field in wanted}
-    for field in wanted:
-        must = field.name in source.id_columns or field.name == source.event_time or not field.nullable
-        if must and columns[field.name].null_count:
-            _refuse_nulls(table, field.name, columns[field.name], where)
+    rows = declared_table(source, table, where, fields)
+    operations: pa.Array | None = None
+    if source.change == "snapshots":
+        rows, operations = snapshot_facts(source, rows, where)
+    columns = {name: combined(rows[name]) for name in rows.column_names}
     times = columns[source.event_time]
     if source.known_at is not None:
-        known = _declared(table, source.known_at, INSTANT, where)
-        if known.null_count:
-            _refuse_nulls(table, source.known_at, known, where)
+        known = columns[source.known_at]
+        if operations is not None:
+            # An end has no row that could say when it became known: as soon as it happened.
+            known = pc.coalesce(known, times)
     else:
         known = pc.add(times.cast(pa.int64()), source.available_after_us or 0).cast(INSTANT)
-    n = table.num_rows
+    n = len(times)
     applied = known if handover is None else pa.array(np.full(n, handover.stamp), pa.int64()).cast(INSTANT)
     facts = {
-        "event_id": _event_ids(columns, source),
+        "event_id": event_ids(rows, source),
         "revision": pa.array(np.full(n, TABLE_REVISION), pa.int64()),
-        "operation": pa.array([Operation.INSERT.value], pa.string()).take(pa.array(np.zeros(n, np.int64))),
+        "operation": operations
+        if operations is not None
+        else pa.array([Operation.INSERT.value], pa.string()).take(pa.array(np.zeros(n, np.int64))),
         "event_time": times,
         "received_at": applied,
         "applied_at": applied,
@@ -415,10 +430,33 @@ def _facts_of_table(
         "payload_hash": pa.nulls(n, pa.binary()),
     }
     rows = pa.table(facts | {name: column for name, column in columns.items() if name not in facts})
-    if handover is not None:
+    if handover is not None and source.stream:
         rows = rows.filter(pa.array(_micros(times) < handover.at))
     _refuse_repeated_ids(rows, where)
     return rows
+
+
+def declared_table(
+    source: CompiledSource, table: pa.Table, where: str, fields: Sequence[Field] | None = None
+) -> pa.Table:
+    """An author's table with the columns of the event, or some of them, in its types.
+
+    Raises:
+        RequestError: a column is missing, of another type, or null where it must not be; names it and shows rows.
+    """
+    wanted = source.schema.fields if fields is None else fields
+    columns = {field.name: _declared(table, field.name, ARROW_TYPES[field.dtype], where) for field in wanted}
+    for field in wanted:
+        must = field.name in source.id_columns or field.name == source.event_time or not field.nullable
+        if must and columns[field.name].null_count:
+            _refuse_nulls(table, field.name, columns[field.name], where)
+    return pa.table(columns)
+
+
+def snapshot_facts(source: CompiledSource, rows: pa.Table, where: str) -> tuple[pa.Table, pa.Array]:
+    """The facts of dumps; see `organize.snapshots`. When a row became known is no value of it."""
+    ignored = [] if source.known_at is None else [source.known_at]
+    return changes_of(rows, key=source.id_columns[:-1], at=source.event_time, where=where, ignored=ignored)
 
 
 def _declared(table: pa.Table, name: str, wanted: pa.DataType, where: str) -> pa.Array:
@@ -459,8 +497,34 @@ def _declared(table: pa.Table, name: str, wanted: pa.DataType, where: str) -> pa
     raise RequestError(
         f"Column {name!r} is declared {wanted} and holds {given}.",
         where=where,
-        mend=f"declare what it holds, or convert it; first values: {column.slice(0, _SAMPLE).to_pylist()}",
+        mend=f"declare what it holds, or convert it; such as {_misfits(column, wanted)}",
     )
+
+
+def _misfits(column: pa.Array, wanted: pa.DataType) -> str:
+    """The first values that are none of a type, with their rows; the first values when text hides only numbers."""
+    found = []
+    for row, value in enumerate(column.to_pylist(), start=1):
+        if value is not None and not _reads_as(value, wanted):
+            found.append(f"{value!r} in row {row}")
+            if len(found) == _SAMPLE:
+                break
+    return ", ".join(found) or ", ".join(repr(value) for value in column.slice(0, _SAMPLE).to_pylist())
+
+
+def _reads_as(value: object, wanted: pa.DataType) -> bool:
+    try:
+        if pa.types.is_timestamp(wanted):
+            datetime.fromisoformat(value)  # type: ignore[arg-type]
+        elif pa.types.is_integer(wanted):
+            return float(value) == int(float(value))  # type: ignore[arg-type]
+        elif pa.types.is_floating(wanted):
+            float(value)  # type: ignore[arg-type]
+        else:
+            return False
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _refuse_nulls(table: pa.Table, name: str, column: pa.Array, where: str) -> None:
@@ -485,11 +549,11 @@ def _refuse_repeated_ids(rows: pa.Table, where: str) -> None:
         )
 
 
-def _event_ids(columns: Mapping[str, pa.Array], source: CompiledSource) -> pa.Array:
+def event_ids(rows: pa.Table, source: CompiledSource) -> pa.Array:
     """`values.event_ids.event_id` of every row."""
     parts = []
     for name in source.id_columns:
-        column = columns[name]
+        column = combined(rows[name])
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
         parts.append(column)

@@ -23,6 +23,7 @@ from volano.kernels.features import WindowFeature
 from volano.kernels.history import History
 from volano.kernels.on_demand import call_on_demand
 from volano.kernels.windows import Queries, compute
+from volano.organize.enrichment import GroupRows
 from volano.organize.facts import Facts
 from volano.plan.definitions import (
     CompiledFeature,
@@ -88,6 +89,7 @@ class PointInTime:
         self._sql = sql
         self._functions = functions
         self._rows_at_once = rows_at_once
+        self._group_rows = GroupRows(project, groups, facts, sql, functions)
 
     def features(
         self,
@@ -167,7 +169,7 @@ class PointInTime:
         stamp: Instant | None,
     ) -> list[pa.Array]:
         features = list(dict.fromkeys(feature for _, feature in members))
-        rows_of = StateRowMap(self._project, read.group, self._sql.query, self._functions.get)
+        rows_of = self._group_rows.map_of(read.group)
         rows = self._rows(read.group, rows_of, features, spine, mode, stamp)
         keys = [
             spine.column(field, ARROW_TYPES[part.dtype])
@@ -196,7 +198,7 @@ class PointInTime:
             group.source, since=since, until=until, stamp=stamp, columns=rows_of.needed, for_features=True
         )
         facts = facts.filter(pc.not_equal(facts["operation"], Operation.RETRACT.value))
-        mapped = rows_of.map(facts.select(rows_of.needed))
+        mapped = self._group_rows.map(rows_of, facts, stamp=stamp)
         visible = (
             ("applied_at", "superseded_at") if mode is Mode.REPLAY else ("known_at", "superseded_known_at")
         )

@@ -62,7 +62,7 @@ class Projection(msgspec.Struct, frozen=True):
     sql: str | None = None
     code: CodeRef | None = None
     frame: str = "arrow"
-    """What the author's function takes and gives: arrow, pandas, polars."""
+    """What the author's function takes and gives: arrow, pandas, polars, narwhals."""
 
 
 class CompiledSource(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -78,6 +78,9 @@ class CompiledSource(msgspec.Struct, frozen=True, omit_defaults=True):
         available_after_us: how late a table row normally is: its known_at is event_time plus this.
         known_at: a column of the table that holds known_at, instead of `available_after_us`.
         accept_late_us: a pushed event that arrives later than this after its event_time changes no feature.
+        change: how the table changes: empty (append), slowly_changing or snapshots. The id columns of snapshots end
+            with the event time.
+        valid_to: the column until which a row of a slowly changing table holds.
     """
 
     name: str
@@ -92,6 +95,30 @@ class CompiledSource(msgspec.Struct, frozen=True, omit_defaults=True):
     available_after_us: int | None = None
     known_at: str | None = None
     accept_late_us: int | None = None
+    change: str = ""
+    valid_to: str | None = None
+
+
+class CompiledJoin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Columns of a dimension as of an event, for the rows of a view.
+
+    Args:
+        source: the dimension.
+        entity: whose key joins the two.
+        keys: the columns of the dimension that hold that key, a column a part.
+        on: the columns of the view's source that hold it.
+        columns: pairs of the name in the view and the dimension's column.
+        fields: the same columns as fields of the view, in the same order; all may be null.
+        dimension_hash: over all of the dimension's definition that changes a joined value.
+    """
+
+    source: str
+    entity: str
+    keys: tuple[str, ...]
+    on: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    fields: tuple[Field, ...]
+    dimension_hash: str
 
 
 class CompiledFeature(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,7 +147,7 @@ class CompiledFeature(msgspec.Struct, frozen=True, omit_defaults=True):
 class CompiledView(msgspec.Struct, frozen=True, omit_defaults=True):
     """Timestamped features of an entity, computed from one source.
 
-    `key_columns` are columns of the source (after projection), one a key part of the entity.
+    `key_columns` are columns of the source (after joins and projection), one a key part of the entity.
     """
 
     name: str
@@ -132,6 +159,12 @@ class CompiledView(msgspec.Struct, frozen=True, omit_defaults=True):
     projection: Projection | None = None
     definition_hash: str = ""
     """Hash of all that changes a value: view, source schema and time rules, projection code. Not of the owner."""
+    joins: tuple[CompiledJoin, ...] = ()
+
+    @property
+    def joined(self) -> tuple[Field, ...]:
+        """The columns that its joins add to the source's."""
+        return tuple(field for join in self.joins for field in join.fields)
 
 
 class FeatureInput(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -322,6 +355,18 @@ class CompiledProject(msgspec.Struct, frozen=True, omit_defaults=True):
     def release_of(self, decision: str) -> CompiledRelease | None:
         """The release declared for a decision, if any."""
         return next((release for release in self.releases.values() if release.decision == decision), None)
+
+    def staleness_us(self, source: str) -> int | None:
+        """How old a source without a stream may be: the least staleness of the features that read or join it."""
+        views = [
+            view
+            for view in self.views.values()
+            if view.source == source or any(join.source == source for join in view.joins)
+        ]
+        known = [
+            each.staleness_us for view in views for each in view.features if each.staleness_us is not None
+        ]
+        return min(known, default=None)
 
     def views_of(self, source: str) -> tuple[CompiledView, ...]:
         """Every view that reads a source."""

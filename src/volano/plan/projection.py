@@ -81,7 +81,7 @@ def project(
 
 
 def to_frame(rows: pa.Table, frame: str) -> Any:
-    """Rows in the shape that an author's function takes: arrow, pandas (Arrow-backed) or polars.
+    """Rows in the shape that an author's function takes: arrow, pandas (Arrow-backed), polars, or narwhals over Arrow.
 
     pandas columns are Arrow-backed because NumPy ones change their type with the nulls of the batch.
 
@@ -96,6 +96,8 @@ def to_frame(rows: pa.Table, frame: str) -> Any:
             return rows.to_pandas(types_mapper=pandas.ArrowDtype)
         case "polars":
             return _library("polars").from_arrow(rows)
+        case "narwhals":
+            return _library("narwhals").from_native(rows, eager_only=True)
         case _:
             raise ValueError(f"there is no frame {frame!r}")
 
@@ -113,12 +115,12 @@ def from_frame(result: Any, *, view: str) -> pa.Table:
     kind = type(result)
     if kind.__module__.startswith("pandas") and kind.__name__ == "DataFrame":
         return pa.Table.from_pandas(result, preserve_index=False)
-    if kind.__module__.startswith("polars") and kind.__name__ == "DataFrame":
+    if kind.__module__.startswith(("polars", "narwhals")) and kind.__name__ == "DataFrame":
         return result.to_arrow()
     raise AuthorCodeError(
         f"The projection of view {view!r} returned {kind.__name__}.",
         where=f"view {view}",
-        mend="return a pyarrow.Table, a pandas or a Polars DataFrame with the declared columns",
+        mend="return a pyarrow.Table, or a pandas, Polars or Narwhals DataFrame, with the declared columns",
     )
 
 
@@ -127,7 +129,8 @@ def _library(name: str) -> Any:
         return __import__(name)
     except ImportError as error:
         raise MissingExtraError(
-            f"A projection works on {name}, which is not installed.", mend=f"pip install 'volano[{name}]'"
+            f"A projection works on {name}, which is not installed.",
+            mend=f"pip install 'volano[{'polars' if name == 'narwhals' else name}]'",
         ) from error
 
 

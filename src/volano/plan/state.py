@@ -20,14 +20,32 @@ import msgspec
 
 from volano.plan.definitions import CompiledFeature, CompiledView
 from volano.values.instants import Instant
-from volano.values.schema import Schema
+from volano.values.schema import Field, Schema
 
 PREFIX_BYTES: Final = 8
 """How long the hash of a group is in front of its online keys."""
 
 
-class StateGroup(msgspec.Struct, frozen=True):
-    """The state of one entity over one source.
+class GroupJoin(msgspec.Struct, frozen=True):
+    """Where the rows of a group get columns of a dimension from.
+
+    Args:
+        group: hash of the dimension's own state group.
+        on: columns of the group's source that hold the dimension's key.
+        columns: pairs of the name in the group's rows and the column of the dimension's rows.
+        fields: the same columns as fields, in the same order.
+        valid_to: the dimension's column until which a row holds.
+    """
+
+    group: str
+    on: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    fields: tuple[Field, ...]
+    valid_to: str | None
+
+
+class StateGroup(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The state of one entity over one source; or of a dimension, for joins.
 
     Args:
         hash: 16 hex characters over everything that shapes the stored rows and their meaning.
@@ -38,6 +56,8 @@ class StateGroup(msgspec.Struct, frozen=True):
         span_us: width of a chunk.
         raw_us: rows older than the newest read minus this are not needed (longest window plus offset plus
             accept_late); None keeps them for ever (a lifetime window).
+        joins: columns that its rows get before projection, as of their event.
+        is_dimension: joins read it, no decision does; its rows count from their known_at on.
     """
 
     hash: str
@@ -49,6 +69,13 @@ class StateGroup(msgspec.Struct, frozen=True):
     span_us: int
     raw_us: int | None
     accept_late_us: int | None
+    joins: tuple[GroupJoin, ...] = ()
+    is_dimension: bool = False
+
+    @property
+    def hot_rows(self) -> int | None:
+        """Most rows of a plain chunk, None: as many as is usual. A dimension's are whole: joins read all of a key."""
+        return 2**40 if self.is_dimension else None
 
     @property
     def prefix(self) -> bytes:

@@ -67,6 +67,9 @@ class StateRowMap:
     ) -> None:
         self.group = group
         self.source: CompiledSource = project.sources[group.source]
+        self.fields = (*self.source.schema.fields, *(field for join in group.joins for field in join.fields))
+        """The columns of the source, and those that its joins add."""
+        self._names = frozenset(field.name for field in self.fields)
         self.order_by = tuple(_ordering_field(self.source, name) for name in self.source.order_by)
         entity = project.entities[group.entity]
         self._key_types = tuple(ARROW_TYPES[part.dtype] for part in entity.keys)
@@ -84,20 +87,19 @@ class StateRowMap:
         """The columns of the source that it reads, in schema order: all of them when a projection may read any."""
         if self._projected:
             return self.source.schema.names
-        used = {*self.group.key_columns, *self.source.order_by, *self.group.columns.names}
+        joined_on = (name for join in self.group.joins for name in join.on)
+        used = {*self.group.key_columns, *self.source.order_by, *self.group.columns.names, *joined_on}
         return tuple(name for name in self.source.schema.names if name in used)
 
     def map(self, rows: pa.Table) -> StateRows:
-        """Rows of the source, its columns under their own names, as rows of the group.
+        """Rows of the source, its columns and those of its joins under their own names, as rows of the group.
 
         Raises:
             AuthorCodeError: a projection returned the wrong shape, fails on too many rows, or two views of the group
                 compute different keys under one name.
         """
         columns = {
-            name: rows[name].combine_chunks()
-            for name in self.group.columns.names
-            if name in self.source.schema.names
+            name: rows[name].combine_chunks() for name in self.group.columns.names if name in self._names
         }
         keys: tuple[pa.Array, ...] | None = None
         keyed_by = ""

@@ -18,6 +18,7 @@ class HandOver(msgspec.Struct, frozen=True):
         snapshot: token of the table's content when it was pinned.
         stamp: applied_at of every row that came from the snapshot.
         table: the address as declared then; empty for a source that is only streamed.
+        imported: the snapshot's rows stand in the lake's `fact_<source>`; the table is not read for them again.
     """
 
     source: str
@@ -25,3 +26,4 @@ class HandOver(msgspec.Struct, frozen=True):
     snapshot: str
     stamp: Instant
     table: str
+    imported: bool = False

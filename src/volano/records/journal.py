@@ -7,7 +7,7 @@ One tagged union, one codec. A record's wire form is MessagePack of a map (field
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -16,11 +16,27 @@ from volano.values.schema import Scalar
 
 
 class Operation(StrEnum):
-    """What an event does to the row of its id: state it, replace it, or take it back."""
+    """What an event does to the row of its id: state it, replace it, or take it back.
+
+    `end` states a row without values: what its id names is no more. It comes from snapshots only.
+    """
 
     INSERT = "insert"
     CORRECT = "correct"
     RETRACT = "retract"
+    END = "end"
+
+
+class TableChange(NamedTuple):
+    """A difference between a table and the facts of its source, on its way to the journal.
+
+    Args:
+        event: the columns of the row; of what is retracted or ends only its id.
+    """
+
+    event: dict[str, Any]
+    operation: Operation
+    revision: int
 
 
 class Mode(StrEnum):

@@ -40,6 +40,7 @@ from volano.runtime.binding import needed_projects, rebind_releases
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
 from volano.runtime.definitions import Definitions
 from volano.runtime.rebuilding import as_of, fill
+from volano.runtime.refreshing import import_table
 from volano.runtime.scratch import FileScratch
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
@@ -170,7 +171,11 @@ class Application:
             return "was pinned before"
         now = self._now()
         snapshot = self._stores.sql.snapshot(step.table) if step.table else ""
-        pinned = PinnedHandOver(step.source, now, snapshot, now, step.table)
+        is_kept = bool(step.table) and not self._plan.project.sources[step.source].stream
+        pinned = PinnedHandOver(step.source, now, snapshot, now, step.table, imported=is_kept)
+        if is_kept and not import_table(self._plan.project, pinned, self._stores.lake, self._stores.sql):
+            # Kept by an apply that was cut short: whether the table has changed since is not known.
+            pinned = msgspec.structs.replace(pinned, snapshot="")
         self._stores.catalog.append(_HANDOVERS, [msgspec.json.encode(pinned)], at=now)
         return snapshot
 
@@ -188,7 +193,7 @@ class Application:
             self._reporter.advanced(part.done, f"{', '.join(step.views)}: part {part.done} of {part.total}")
 
         with FileScratch(self._stores.data / "scratch") as scratch:
-            work = Backfill(project, [group], facts, self._stores.sql, functions, scratch=scratch)
+            work = Backfill(project, self._plan.groups, facts, self._stores.sql, functions, scratch=scratch)
 
             def parts(after: int) -> Iterator[Part]:
                 return work.chunks(group, stamp=stamp, after=after)

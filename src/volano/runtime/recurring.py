@@ -1,15 +1,17 @@
-"""The jobs that a project's definitions ask for: labels, shadow scores, retraining with its verdict, and pruning."""
+"""The jobs that a project's definitions ask for: refreshes, labels, shadow scores, retraining, pruning."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Final
 
+from volano.errors import VolanoError
 from volano.learn.release import current
 from volano.protocols.reporter import Reporter
 from volano.runtime.jobs import Job
 from volano.runtime.labelling import labelled_decisions, update_labels
 from volano.runtime.learning import Learner
+from volano.runtime.refreshing import refresh, refresh_every_us
 from volano.runtime.session import Session
 from volano.runtime.shadowing import score_open_shadows
 from volano.values.instants import DAY_US, Instant
@@ -23,6 +25,10 @@ def recurring_jobs(session: Session, learner: Learner, reporter: Reporter) -> li
     """Every recurring job of a project; those of one instant run in this order."""
     project = session.applied.project
     found: list[Job] = []
+    for source in project.sources:
+        every_us = refresh_every_us(project, source)
+        if every_us is not None:
+            found.append(Job(f"refresh/{source}", every_us, partial(_refresh, session, source)))
     if any(True for _ in labelled_decisions(project)):
         found.append(Job("labels", session.stores.config.label_every_us, lambda at: _label(session, at)))
     if any(release.keep_first for release in project.releases.values()):
@@ -39,6 +45,14 @@ def recurring_jobs(session: Session, learner: Learner, reporter: Reporter) -> li
 def _prune(session: Session, at: Instant) -> str:
     """Rows that no window reaches leave online state; the lake keeps them."""
     return f"{session.applier.prune(at)} chunks"
+
+
+def _refresh(session: Session, source: str, at: Instant) -> str:
+    """A table that is wrong or cannot be read stops no other job; the next instant of the grid tries again."""
+    try:
+        return refresh(session, source)
+    except VolanoError as error:
+        return f"refused: {error}"
 
 
 def _label(session: Session, at: Instant) -> str:

@@ -25,7 +25,7 @@ class Projection:
 
 
 def projection(
-    *, columns: Mapping[str, Any], frame: Literal["arrow", "pandas", "polars"] = "arrow"
+    *, columns: Mapping[str, Any], frame: Literal["arrow", "pandas", "polars", "narwhals"] = "arrow"
 ) -> Callable[[Callable[..., Any]], Projection]:
     """Declare a function that computes columns: `class View(FeatureView, ..., select=function)`.
 
@@ -35,7 +35,7 @@ def projection(
 
     Args:
         columns: the columns it computes, with their types: `{"late": bool, "minutes": float | None}`.
-        frame: what it takes and returns: a pyarrow.Table, a pandas or a Polars DataFrame.
+        frame: what it takes and returns: a pyarrow.Table, or a DataFrame of pandas, Polars or Narwhals.
 
     >>> @projection(columns={"late": bool}, frame="pandas")
     ... def lateness(landings):

@@ -10,6 +10,7 @@ from typing import Any
 from volano.spec.aggregates import Aggregate
 from volano.spec.entity import Entity
 from volano.spec.fields import FieldRef
+from volano.spec.join import Join
 from volano.spec.owner import Owner
 from volano.spec.projection import Projection
 from volano.spec.source import Source
@@ -52,6 +53,7 @@ class ViewOptions:
     source: Source | None
     key: str | FieldRef | Sequence[str | FieldRef] | None
     select: Sql | Projection | None
+    join: Join | Sequence[Join] | None
     staleness: str | timedelta | None
     owner: Owner | None
     unknown: dict[str, Any]
@@ -74,6 +76,7 @@ class ViewType(type):
         source: Source | None = None,
         key: str | FieldRef | Sequence[str | FieldRef] | None = None,
         select: Sql | Projection | None = None,
+        join: Join | Sequence[Join] | None = None,
         staleness: str | timedelta | None = None,
         owner: Owner | None = None,
         **unknown: Any,
@@ -82,7 +85,7 @@ class ViewType(type):
         kept = {key: value for key, value in namespace.items() if key.startswith("_")}
         aggregates = {key: value for key, value in public.items() if isinstance(value, Aggregate)}
         cls = super().__new__(mcls, name, bases, kept)
-        options = ViewOptions(entity, source, key, select, staleness, owner, unknown)
+        options = ViewOptions(entity, source, key, select, join, staleness, owner, unknown)
         type.__setattr__(cls, "options", options)
         type.__setattr__(cls, "aggregates", aggregates)
         type.__setattr__(cls, "strangers", {k: v for k, v in public.items() if k not in aggregates})
@@ -119,6 +122,8 @@ class FeatureView(metaclass=ViewType):
         key: the column or columns that hold the entity's key; needed only when several columns could.
         select: columns computed before aggregation: `vo.sql("SELECT *, arr_delay > 15 AS late FROM source")`
             or a function declared with `vo.projection`.
+        join: columns of dimensions as of the event, `vo.join(planes, "maker")`, one or a list; the key, `select`
+            and the aggregates may use them.
         staleness: for a source without a stream: how old the values may be when a decision reads them.
         owner: who answers for it; without one the source's owner.
 

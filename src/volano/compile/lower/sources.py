@@ -8,6 +8,7 @@ from volano.compile.resolve import Definition
 from volano.plan.definitions import CompiledSource
 from volano.values.schema import DType
 
+CHANGES = ("append", "slowly_changing", "snapshots")
 _ADDRESSES = (".parquet", ".csv")
 
 
@@ -22,13 +23,14 @@ def lower_sources(ctx: Context) -> None:
         accept_late_us = _accept_late(at, ctx)
         known_at, available_after_us = _availability(at, shape, ctx)
         order_by = _order_by(at, shape, ctx)
+        change, valid_to = _change(at, ctx), _valid_to(at, shape, ctx)
         if event is None or shape is None:
             continue
         ctx.sources[id(at.value)] = CompiledSource(
             name=at.name,
             event=event.name,
             schema=shape.schema,
-            id_columns=shape.id_columns,
+            id_columns=_id_columns(shape, change),
             event_time=shape.event_time or "",
             owner=owner,
             order_by=order_by,
@@ -36,7 +38,9 @@ def lower_sources(ctx: Context) -> None:
             stream=bool(at.value.stream),
             available_after_us=available_after_us,
             known_at=known_at,
-            accept_late_us=accept_late_us,
+            accept_late_us=accept_late_us if at.value.stream else None,
+            change="" if change == "append" else change,
+            valid_to=valid_to,
         )
 
 
@@ -82,6 +86,49 @@ def _availability(at: Definition, shape: EventShape | None, ctx: Context) -> tup
             mend = "name a field of type datetime that is never null"
             ctx.mistake(at, f"{ctx.title(at)}: known_at={known_at!r} is not an instant.", mend, "known_at")
     return known_at, available_after_us
+
+
+def _change(at: Definition, ctx: Context) -> str:
+    change = at.value.change
+    if change not in CHANGES:
+        mend = nearest(str(change), CHANGES)
+        ctx.mistake(at, f"{ctx.title(at)}: change={change!r} is not a way to change.", mend, "change")
+        return "append"
+    if change == "snapshots" and (at.value.stream or not at.value.table):
+        mend = 'give table= and no stream; single rows are pushed to change="slowly_changing"'
+        ctx.mistake(at, f"{ctx.title(at)} holds snapshots, which are whole tables.", mend, "change")
+    return str(change)
+
+
+def _valid_to(at: Definition, shape: EventShape | None, ctx: Context) -> str | None:
+    names = column_names(at.value.valid_to)
+    if not names or shape is None:
+        return None
+    field = shape.schema.find(names[0])
+    if at.value.change != "slowly_changing":
+        mend = 'give change="slowly_changing", or remove valid_to'
+        ctx.mistake(
+            at, f"{ctx.title(at)} has valid_to, and its rows are not valid for a time.", mend, "valid_to"
+        )
+    elif field is None:
+        mend = nearest(names[0], shape.schema.names)
+        ctx.mistake(at, f"{ctx.title(at)}: valid_to={names[0]!r} is not a field.", mend, "valid_to")
+    elif field.dtype is not DType.TIMESTAMP or not field.nullable:
+        mend = f"declare {names[0]}: datetime | None, null while the row holds"
+        ctx.mistake(
+            at,
+            f"{ctx.title(at)}: valid_to={names[0]!r} is not an instant that may be null.",
+            mend,
+            "valid_to",
+        )
+    return names[0]
+
+
+def _id_columns(shape: EventShape, change: str) -> tuple[str, ...]:
+    """What identifies a fact: of snapshots, what identifies a row within a dump, and the dump's instant."""
+    if change != "snapshots" or shape.event_time is None:
+        return shape.id_columns
+    return (*(name for name in shape.id_columns if name != shape.event_time), shape.event_time)
 
 
 def _order_by(at: Definition, shape: EventShape | None, ctx: Context) -> tuple[str, ...]:

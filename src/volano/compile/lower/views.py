@@ -20,6 +20,7 @@ from volano.compile.expressions import (
     read_expression,
     read_select,
 )
+from volano.compile.lower.joins import lower_joins
 from volano.compile.report import nearest
 from volano.compile.resolve import Definition
 from volano.kernels.aggregates import AGGREGATES
@@ -38,7 +39,8 @@ from volano.spec.sql import Sql
 from volano.values.identities import content_hash
 from volano.values.schema import DType, Field, Schema
 
-_OPTIONS = ("entity", "source", "key", "select", "staleness", "owner")
+_FRAMES = ("arrow", "pandas", "polars", "narwhals")
+_OPTIONS = ("entity", "source", "key", "select", "join", "staleness", "owner")
 
 
 @dataclass
@@ -85,7 +87,13 @@ def lower_views(ctx: Context) -> None:
         _check_attributes(at, ctx)
         if entity_at is None or source_at is None or entity is None or source is None:
             continue
-        columns = _columns(at, source, ctx)
+        joins = lower_joins(at, source, ctx)
+        columns = _columns(
+            at, [*source.schema.fields, *(field for join in joins for field in join.fields)], ctx
+        )
+        written = at.value.options.join
+        if written is not None and len(joins) < (len(written) if isinstance(written, list | tuple) else 1):
+            columns.is_known = False
         key_columns = _key_columns(at, entity, columns, ctx)
         features = [
             _feature(at, name, aggregate, columns, staleness_us, ctx)
@@ -99,6 +107,7 @@ def lower_views(ctx: Context) -> None:
             features=tuple(feature for feature in features if feature is not None),
             owner=ctx.owner(at, fallback=source.owner),
             projection=columns.projection(),
+            joins=joins,
         )
         hash_ = definition_hash(view, entity, source, read=columns.of_source)
         ctx.views[id(at.value)] = msgspec.structs.replace(
@@ -120,7 +129,8 @@ def definition_hash(
         read: the source's columns that its SQL or features read; a projection function may read any.
     """
     time_rules = {source.event_time, *source.id_columns, *source.order_by, source.known_at}
-    names = {*read, *view.key_columns, *time_rules}
+    joined_on = {name for join in view.joins for name in join.on}
+    names = {*read, *view.key_columns, *time_rules, *joined_on}
     by_function = view.projection is not None and view.projection.code is not None
     fields = tuple(field for field in source.schema.fields if by_function or field.name in names)
     of_view = msgspec.structs.replace(view, owner="", definition_hash="")
@@ -156,8 +166,8 @@ def _check_attributes(at: Definition, ctx: Context) -> None:
             ctx.mistake(at, f"{ctx.title(at)}: a feature cannot be named {name!r}.", mend, name)
 
 
-def _columns(at: Definition, source: CompiledSource, ctx: Context) -> _Columns:
-    fields = {column.name: column for column in source.schema.fields}
+def _columns(at: Definition, of_events: Iterable[Field], ctx: Context) -> _Columns:
+    fields = {column.name: column for column in of_events}
     select = at.value.options.select
     if select is None:
         return _Columns(fields)
@@ -210,8 +220,8 @@ def _by_function(at: Definition, function: Function, fields: dict[str, Field], c
             ctx.mistake(where, what, ALLOWED, "columns", name)
             continue
         kept[name] = Field(name, found.dtype, found.nullable)
-    if function.frame not in ("arrow", "pandas", "polars"):
-        mend = nearest(function.frame, ("arrow", "pandas", "polars"))
+    if function.frame not in _FRAMES:
+        mend = nearest(function.frame, _FRAMES)
         ctx.mistake(where, f"{ctx.title(where)}: unknown frame {function.frame!r}.", mend, "frame")
     return _Columns(kept, code=code_ref(where, ctx), frame=function.frame)
 
@@ -353,6 +363,8 @@ def _computed(
         ctx.mistake(at, f"{_of(at, name)}: SQL after a projection function.", mend, *step)
         return None
     expression, problems = read_expression(sql.text, columns.types)
+    if not columns.is_known:
+        problems = [problem for problem in problems if "unknown column" not in problem[0]]
     for problem in problems:
         _mistake(at, problem, ctx, *step)
     if expression is None:

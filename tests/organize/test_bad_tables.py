@@ -1,0 +1,61 @@
+"""Authors' tables that do not fit: each is named with its source, its column and some of its values."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.collect.world import START, World, project
+from volano.errors import RequestError, StoreError
+from volano.organize.facts import Facts
+from volano.records.handover import HandOver
+
+HEAD = "sale_id,shop,card,amount,pieces,kind,till,sold_at"
+GOOD = "a,corner,1,2.5,1,food,0,2026-02-01T10:00:00Z"
+
+
+def rows(folder, *lines, head=HEAD):
+    (folder / "sales.csv").write_text("\n".join((head, *lines)) + "\n", encoding="utf-8")
+    with World(folder, project(table="sales.csv")) as world:
+        pinned = HandOver("sales", START, world.sql.snapshot("sales.csv"), START, "sales.csv")
+        return Facts(world.project, world.lake, world.sql, {"sales": pinned}).rows("sales")
+
+
+def test_a_table_that_fits_is_read(tmp_path):
+    (row,) = rows(tmp_path, GOOD).to_pylist()
+    assert (row["event_id"], row["amount"]) == ("a", 2.5)
+
+
+@pytest.mark.parametrize(
+    ("bad", "column", "shown"),
+    [
+        ("b,corner,1,2.5,1,food,0,yesterday", "sold_at", "yesterday"),
+        ("b,corner,1,2.5,1,food,0,2026-02-31T10:00:00Z", "sold_at", "2026-02-31"),
+        ("b,corner,1,much,1,food,0,2026-02-01T10:00:00Z", "amount", "much"),
+        ("b,corner,1,2.5,1.5,food,0,2026-02-01T10:00:00Z", "pieces", "1.5"),
+        ("b,corner,1,2.5,,food,0,2026-02-01T10:00:00Z", "pieces", "'b'"),
+        (",corner,1,2.5,1,food,0,2026-02-01T10:00:00Z", "sale_id", "'corner'"),
+        ("b,corner,1,2.5,1,food,0,", "sold_at", "'b'"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_a_sample(tmp_path, bad, column, shown):
+    with pytest.raises(RequestError) as caught:
+        rows(tmp_path, GOOD, bad)
+    assert f"{column!r}" in str(caught.value)
+    assert shown in str(caught.value)
+    assert "source sales, table sales.csv" in str(caught.value.where)
+
+
+def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
+    with pytest.raises(RequestError, match="no column 'till'") as caught:
+        rows(tmp_path, "a,corner,1,2.5,1,food,2026-02-01T10:00:00Z", head=HEAD.replace("till,", ""))
+    assert "sale_id, shop" in str(caught.value.mend)
+
+
+def test_a_row_without_a_key_is_a_fact_and_touches_no_entity(tmp_path):
+    (row,) = rows(tmp_path, GOOD.replace("corner", "")).to_pylist()
+    assert row["shop"] is None
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path):
+    with World(tmp_path, project(table="sales.csv")) as world, pytest.raises(StoreError, match=r"sales\.csv"):
+        world.sql.snapshot("sales.csv")
