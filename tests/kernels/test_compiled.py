@@ -48,6 +48,24 @@ def test_an_edited_aggregate_is_compiled_again(tmp_path: Path) -> None:
     assert len(list(cache.glob("volano_kernels_*.py"))) == 2
 
 
+NAME = "from volano.kernels.compiled import fingerprint, generate; print(fingerprint(generate()))"
+
+
+def test_every_process_gives_the_module_the_same_name() -> None:
+    """Another name is another compilation: half a minute in each process that begins."""
+    names = set()
+    for seed in range(4):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(volano.__file__).parents[1]),
+            "PYTHONHASHSEED": str(seed),
+        }
+        done = subprocess.run([sys.executable, "-c", NAME], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        names.add(done.stdout.strip())
+    assert len(names) == 1
+
+
 def test_the_name_follows_from_every_source(monkeypatch: pytest.MonkeyPatch) -> None:
     text = compiled.generate()
     assert text == compiled.generate()

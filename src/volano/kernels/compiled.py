@@ -370,14 +370,16 @@ def _finals(*, each: bool) -> list[str]:
 
 
 def _callees_first(texts: list[str]) -> list[str]:
-    """Order functions so that each comes after those it calls."""
+    """Order functions so that each comes after those it calls: always the same order, for the text names the cache."""
     named = {_name(text): text for text in texts}
     calls = {
-        name: {
-            n.id
-            for n in ast.walk(ast.parse(text))
-            if isinstance(n, ast.Name) and n.id in named and n.id != name
-        }
+        name: sorted(
+            {
+                n.id
+                for n in ast.walk(ast.parse(text))
+                if isinstance(n, ast.Name) and n.id in named and n.id != name
+            }
+        )
         for name, text in named.items()
     }
     return [named[name] for name in TopologicalSorter(calls).static_order()]
