@@ -72,7 +72,7 @@ bench: dev ## ratios against named libraries: benchmarks/README.md
 # dev.txt is solved first; the smaller sets are cut from it. Pins stay unless ARGS=--upgrade.
 SOLVE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-package volano
-EXTRAS := --extra demo --extra pandas --extra polars
+EXTRAS := --extra demo --extra pandas --extra polars --extra serve --extra client
 
 lock: dev ## solve requirements/*.txt anew: ARGS=--upgrade moves the pins
 	$(SOLVE) $(ARGS) pyproject.toml $(EXTRAS) --group dev -o requirements/dev.txt >/dev/null

@@ -16,7 +16,7 @@ from volano.protocols.clock import Clock
 from volano.protocols.reporter import Reporter
 from volano.records.journal import DecisionMade, Operation
 from volano.records.learning import ModelVersion, ReleaseEvent, TrainingSetManifest
-from volano.records.receipt import Receipt
+from volano.records.receipt import Receipt, Reconciliation
 from volano.runtime.applied import Applied
 from volano.runtime.checks import Finding
 from volano.runtime.clock import SystemClock
@@ -88,6 +88,14 @@ class Project:
     def observe_many(self, source: str, events: Sequence[Mapping[str, Any] | bytes]) -> list[Receipt]:
         """Take events of one source in, in one append; a bad one does not harm its neighbours."""
         return self._work.session.observe(source, events)
+
+    def receipt(self, receipt_id: str) -> Receipt:
+        """How an accepted event ended, as far as it has."""
+        return self._work.session.receipt(receipt_id)
+
+    def reconcile(self) -> Reconciliation:
+        """The account of everything accepted: stored, duplicate, conflict, quarantined or pending."""
+        return self._work.session.reconcile()
 
     def decide(
         self, name: str, request: Mapping[str, Any] | bytes, *, decision_id: str | None = None

@@ -16,7 +16,9 @@ from volano.cli import (
     plan,
     release,
     rollback,
+    serve,
     status,
+    token,
     train,
 )
 
@@ -54,4 +56,6 @@ app.add_typer(dataset.app, name="dataset")
 app.command()(release.release)
 app.command()(rollback.rollback)
 app.command()(check.check)
+app.command()(serve.serve)
+app.add_typer(token.app, name="token")
 app.command()(doctor.doctor)

@@ -178,6 +178,19 @@ class Applier:
         self._is_in_doubt = False
         return len(records)
 
+    def behind(self) -> int:
+        """How many bytes of the journal wait."""
+        return self._journal.behind(self._cursor)
+
+    def beat(self) -> Instant:
+        """Say that everything accepted so far is visible: moves the stamp of online state, and nothing else.
+
+        An applier at rest would leave readers to think that features grow stale.
+        """
+        stamp = self._ready().take(1)[0]
+        self._online.write({}, (), stamp=stamp, sequence=0)
+        return stamp
+
     def prune(self, now: Instant, *, chunks_at_once: int = 10_000) -> int:
         """Delete chunks that no window can reach any more; returns how many.
 

@@ -83,6 +83,22 @@ class Door:
             RequestError: the source takes no events, or revision and operation do not fit together.
             StoreFullError: nothing of this call was accepted.
         """
+        receipts, records = self.prepare(source, events, operation=operation, revision=revision)
+        self._journal.append(records, sync=sync)
+        return receipts
+
+    def prepare(
+        self,
+        source: str,
+        events: Sequence[Mapping[str, Any] | bytes],
+        *,
+        operation: Operation = Operation.INSERT,
+        revision: int = 0,
+    ) -> tuple[list[Receipt], list[bytes]]:
+        """The receipts of events and the records to journal, for a caller who appends them himself (see `accept`).
+
+        No receipt may be answered before the records are in the journal.
+        """
         schema = self._schema(source)
         _check_revision(operation, revision)
         now = self._clock.now()
@@ -97,8 +113,7 @@ class Door:
             records.append(encode_record(record))
             status = ReceiptStatus.PENDING if record.problem is None else ReceiptStatus.QUARANTINED
             receipts.append(Receipt(receipt_id, status, record.problem))
-        self._journal.append(records, sync=sync)
-        return receipts
+        return receipts, records
 
     def bring(self, source: str, changes: Sequence[TableChange]) -> int:
         """Journal what changed in the table of a source; returns how many of the changes did not fit its schema.

@@ -51,6 +51,10 @@ class JournalReader(Protocol):
         """
         ...
 
+    def behind(self, after: Cursor) -> int:
+        """How many bytes the journal holds after a cursor; costs no read of them."""
+        ...
+
     def read_range(self, segment: str, start: int, end: int) -> list[JournalEntry]:
         """The records of one range that an apply-log entry names. Raises CorruptionError when they are not there."""
         ...

@@ -38,6 +38,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         commit_every: how often the committer writes the lake; larger batches are cheaper.
         label_every: how often labels are brought up to date.
         future_tolerance: how far in the future an event's own time may lie at the door.
+        max_body_mib: most that the body of one HTTP request may have.
+        max_behind_mib: observations are refused (429) while more of the journal than this waits for the applier.
         online_map_gib: address space of the embedded online store (sparse; not disk).
         stores: the adapters.
     """
@@ -47,6 +49,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     commit_every: str = "1m"
     label_every: str = "1d"
     future_tolerance: str = "5m"
+    max_body_mib: int = 16
+    max_behind_mib: int = 256
     online_map_gib: int = 64
     stores: StoreNames = StoreNames()
 

@@ -36,10 +36,14 @@ class Session:
     Args:
         applied: what is in force; a session ends when something else is applied.
         entropy: so many random bytes; a replay passes a seeded one, so that ids repeat.
+        applies: whether this process is the applier; if not, another one may be, and the apply log is only read.
     """
 
-    def __init__(self, stores: Stores, applied: Applied, clock: Clock, entropy: Entropy) -> None:
+    def __init__(
+        self, stores: Stores, applied: Applied, clock: Clock, entropy: Entropy, *, applies: bool = True
+    ) -> None:
         self.stores = stores
+        self._applies = applies
         self.applied = applied
         self.clock = clock
         self._entropy = entropy
@@ -88,7 +92,7 @@ class Session:
         return Committer(
             self.definitions.of_state,
             self.stores.journal_reader,
-            self.stores.apply_log,
+            self.stores.apply_log if self._applies else self.stores.apply_log_reader,
             self.stores.lake,
             definitions=self.definitions.get,
         )

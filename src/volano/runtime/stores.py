@@ -24,15 +24,21 @@ class Stores:
     Args:
         folder: the project's folder; author's table addresses are relative to it.
         config: names the adapters and the data folder.
+        writer: names the journal segments that this process appends to; no two processes share one.
+        reads_online: open online state for reading only, beside the applier that writes it.
 
     Raises:
         UnknownNameError: there is no adapter of a name in the configuration.
         StoreReadOnlyError: on first use, when the data folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path, config: Config) -> None:
+    def __init__(
+        self, folder: Path, config: Config, *, writer: str = "w0", reads_online: bool = False
+    ) -> None:
         self.folder = folder
         self.config = config
+        self._writer = writer
+        self._reads_online = reads_online
         self.data = (folder / config.data).resolve()
         self._online: dict[str, Any] = {}
         self._opened: list[Any] = []
@@ -55,7 +61,11 @@ class Stores:
 
     @cached_property
     def journal(self) -> JournalWriter:
-        return self._open(f"journal_writer.{self.config.stores.journal}", "journal")  # type: ignore[no-any-return]
+        return self.journal_writer(self._writer)
+
+    def journal_writer(self, writer: str) -> JournalWriter:
+        """Segments of a writer's own."""
+        return self._open(f"journal_writer.{self.config.stores.journal}", "journal", writer)  # type: ignore[no-any-return]
 
     @cached_property
     def journal_reader(self) -> JournalReader:
@@ -93,6 +103,7 @@ class Stores:
                 f"online_store.{self.config.stores.online}",
                 f"online/{state}",
                 map_size=self.config.online_map_gib << 30,
+                readonly=self._reads_online,
             )
         return self._online[state]  # type: ignore[no-any-return]
 

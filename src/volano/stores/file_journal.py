@@ -13,7 +13,7 @@ from volano.protocols.file_system import FileReader, FileSystem
 from volano.protocols.journal import Cursor, JournalEntry
 from volano.stores.local_files import LocalFiles
 from volano.stores.os_errors import from_os_error
-from volano.stores.segments import SEGMENT_BYTES, SegmentReader, SegmentWriter
+from volano.stores.segments import HEADER_BYTES, SEGMENT_BYTES, SegmentReader, SegmentWriter
 
 _WRITER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 
@@ -94,6 +94,14 @@ class FileJournalReader:
         except OSError as error:
             raise from_os_error(error, self._folder) from error
         return entries
+
+    def behind(self, after: Cursor) -> int:
+        """How many bytes the journal holds after a cursor (see `JournalReader.behind`)."""
+        try:
+            sizes = {segment: self._segments.size(segment) for segment in self._segments.segments()}
+        except OSError as error:
+            raise from_os_error(error, self._folder) from error
+        return sum(max(size - max(after.get(name, 0), HEADER_BYTES), 0) for name, size in sizes.items())
 
     def read_range(self, segment: str, start: int, end: int) -> list[JournalEntry]:
         """The records that fill `[start, end)` of a segment exactly.

@@ -1,0 +1,22 @@
+"""The Python client of a served project: decide, observe, ask what became of a receipt.
+
+>>> from volano.client import Client
+>>> with Client("http://127.0.0.1:8066", token="vol_...") as volano:      # doctest: +SKIP
+...     volano.decide("get_return_risk", {"order_id": "o9", "customer_id": "c1", "amount": 3.0}).action
+'accept'
+"""
+
+from volano.client.answers import Decided, Receipt, RefusedError, UnreachableError
+from volano.client.asynchronous import AsyncClient
+from volano.client.buffered import BufferedObserver
+from volano.client.synchronous import Client
+
+__all__ = [
+    "AsyncClient",
+    "BufferedObserver",
+    "Client",
+    "Decided",
+    "Receipt",
+    "RefusedError",
+    "UnreachableError",
+]

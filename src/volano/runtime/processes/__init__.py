@@ -1,0 +1,1 @@
+"""The processes behind `volano serve`: applier, committer, workers, and who watches over them."""

@@ -1,0 +1,61 @@
+"""The applier as a process: applies the journal until it is told to stop, then what is left of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from threading import Event
+from typing import Final
+
+from volano.kernels.compiled import warm
+from volano.runtime.processes.beats import Beat, Beats
+from volano.runtime.session import Session
+
+_REST_S: Final = 0.003
+"""How long it rests when the journal is empty: the most that a fact waits to be seen."""
+_BEAT_US: Final = 200_000
+
+
+def run_applier(session: Session, stop: Event, ready: Callable[[], None]) -> None:
+    """Apply until `stop` is set and the journal is empty.
+
+    Args:
+        session: holds the apply log's lock and the online store's from here on.
+        ready: called once online state is whole.
+    """
+    warm()  # the first event must not wait for a compiler
+    applier = session.applier
+    beats = Beats(session.stores.data)
+    clock = session.clock
+    beaten_at = 0
+    applied = True
+
+    def beat() -> None:
+        last = session.stores.apply_log.last()
+        beats.write(
+            Beat(
+                "applier",
+                os.getpid(),
+                clock.now(),
+                behind_bytes=applier.behind(),
+                stamp=applier.last_stamp,
+                sequence=0 if last is None else last.sequence,
+            )
+        )
+
+    beat()
+    ready()
+    while True:
+        now = clock.elapsed_ns() // 1_000
+        if now - beaten_at >= _BEAT_US:
+            if not applied:
+                applier.beat()
+            beat()
+            beaten_at = now
+        applied = applier.step() > 0
+        if applied:
+            continue
+        if stop.is_set():
+            beat()
+            return
+        stop.wait(_REST_S)

@@ -1,0 +1,88 @@
+"""What each process says of itself, in small files of the data folder: so that others see it live, work and lag."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from volano.values.instants import Instant
+
+_FOLDER: Final = "run"
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """One process at one moment.
+
+    Args:
+        role: `supervisor`, `applier`, `committer`, `worker-0`, ...
+        at: when it was written.
+        behind_bytes: how much of the journal waits, as an applier sees it.
+        stamp: the newest stamp that is visible (applier).
+        sequence: the newest batch applied (applier) or committed (committer).
+        address: where it listens (supervisor).
+    """
+
+    role: str
+    pid: int
+    at: Instant
+    behind_bytes: int = 0
+    stamp: Instant = 0
+    sequence: int = 0
+    address: str = ""
+
+
+class Beats:
+    """The folder of beats. Each role has one writer; a reader sees a whole beat or the one before.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as data:
+    ...     beats = Beats(Path(data))
+    ...     beats.write(Beat("applier", 7, at=1_000_000, sequence=3))
+    ...     beats.read("applier").sequence, beats.read("committer")
+    (3, None)
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._folder = data / _FOLDER
+        self._request = self._folder / "commit"
+
+    def write(self, beat: Beat) -> None:
+        """Replace the role's beat."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        fresh = self._folder / f".{beat.role}.{os.getpid()}"
+        fresh.write_bytes(msgspec.json.encode(beat))
+        fresh.replace(self._folder / f"{beat.role}.json")
+
+    def read(self, role: str) -> Beat | None:
+        """The newest beat of a role; None when it never ran, or was cleared."""
+        try:
+            return msgspec.json.decode((self._folder / f"{role}.json").read_bytes(), type=Beat)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def all(self) -> list[Beat]:
+        """Every beat, by role."""
+        roles = sorted(path.stem for path in self._folder.glob("[!.]*.json"))
+        return [beat for role in roles if (beat := self.read(role)) is not None]
+
+    def clear(self) -> None:
+        """Forget all beats: nobody runs."""
+        for path in self._folder.glob("*.json"):
+            path.unlink(missing_ok=True)
+        self._request.unlink(missing_ok=True)
+
+    def ask_commit(self) -> None:
+        """Ask the committer to commit now."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._request.touch()
+
+    def take_commit_request(self) -> bool:
+        """Whether somebody asked since the last call."""
+        try:
+            self._request.unlink()
+        except FileNotFoundError:
+            return False
+        return True

@@ -1,0 +1,149 @@
+"""What an HTTP worker works with: a door and a decider of its own, releases that follow the ledger, the lag.
+
+Reads online state beside the applier and appends to journal segments of its own, so workers share nothing but files.
+Observations and decisions go to different segments: a decision does not wait for an observation's fsync.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from threading import Event
+from typing import Any, Final
+
+from volano.collect.door import Door
+from volano.collect.receipts import Receipts
+from volano.decide.decider import Decider
+from volano.kernels.compiled import warm
+from volano.protocols.clock import Clock
+from volano.protocols.journal import JournalWriter
+from volano.records.journal import DecisionMade
+from volano.records.receipt import Receipt
+from volano.runtime.applied import get_applied
+from volano.runtime.bundle_shelf import BundleShelf
+from volano.runtime.config import read_config
+from volano.runtime.processes.beats import Beats
+from volano.runtime.serving import ServingLoader, find_release
+from volano.runtime.stores import Stores
+
+_LOOK_EVERY_S: Final = 0.2
+
+
+class Worker:
+    """One worker process's share of a project.
+
+    Args:
+        name: of its journal segments; no two workers share one.
+        entropy: so many random bytes, for ids.
+    """
+
+    def __init__(self, folder: Path, name: str, clock: Clock, entropy: Callable[[int], bytes]) -> None:
+        self.name = name
+        self._clock = clock
+        self._entropy = entropy
+        self.stores = Stores(folder, read_config(folder), reads_online=True)
+        self.applied = get_applied(self.stores.catalog)
+        self.observed: JournalWriter = self.stores.journal_writer(f"{name}_observed")
+        self.decided: JournalWriter = self.stores.journal_writer(f"{name}_decided")
+        self.beats = Beats(self.stores.data)
+        self._loader = ServingLoader(self.stores, self.applied, BundleShelf(self.stores.artifacts))
+        self._served = {name: self._release_id(name) for name in self.applied.project.decisions}
+        self._behind_bytes = 0
+        self._accepted_since = 0
+
+    @cached_property
+    def door(self) -> Door:
+        return Door(
+            self.applied.project,
+            self.observed,
+            self._clock,
+            self._entropy,
+            future_tolerance_us=self.stores.config.future_tolerance_us,
+        )
+
+    @cached_property
+    def _log(self) -> Door:
+        return Door(self.applied.project, self.decided, self._clock, self._entropy)
+
+    @cached_property
+    def decider(self) -> Decider:
+        return Decider(
+            [self._loader.load(name) for name in self.applied.project.decisions],
+            clock=self._clock,
+            stopwatch=self._clock.elapsed_ns,
+            entropy=lambda: self._entropy(8),
+            log=lambda made: self._log.log([made]),
+        )
+
+    def warm_up(self) -> None:
+        """Load and verify everything that a request needs."""
+        warm()
+        self.decider  # noqa: B018 - loads and verifies the models
+        self.door  # noqa: B018 - compiles the schemas
+
+    def decide(
+        self, name: str, request: Mapping[str, Any] | bytes, *, decision_id: str | None = None
+    ) -> DecisionMade:
+        """Decide now, logged; see `Decider.decide`."""
+        return self.decider.decide(name, request, decision_id=decision_id)
+
+    def receipt(self, receipt_id: str) -> Receipt:
+        """How an accepted event ended, as far as it has. Reads the lake: not for the hot path."""
+        return Receipts(self.stores.journal_reader, self.stores.apply_log_reader, self.stores.lake).status(
+            receipt_id
+        )
+
+    def accepted(self, n_bytes: int) -> None:
+        """Note what was added to the journal since the applier's last beat."""
+        self._accepted_since += n_bytes
+
+    @property
+    def behind_bytes(self) -> int:
+        """How much of the journal waits for the applier, about: its last word and what was accepted here since."""
+        return self._behind_bytes + self._accepted_since
+
+    def watch(self, stop: Event, say: Callable[[str], None], also: Callable[[], None]) -> None:
+        """Follow the ledger and the applier until `stop` is set; runs in a thread of its own.
+
+        A release is in force within a fraction of a second, for the requests that begin after it. One that cannot
+        be loaded leaves in force what was; `say` hears why, once.
+
+        Args:
+            also: called at every look.
+        """
+        beaten_at = 0
+        said = ""
+        while not stop.wait(_LOOK_EVERY_S):
+            try:
+                beat = self.beats.read("applier")
+                if beat is not None and beat.at != beaten_at:
+                    beaten_at, self._behind_bytes, self._accepted_since = beat.at, beat.behind_bytes, 0
+                also()
+                self.follow_releases()
+            except Exception as error:  # whatever went wrong, the next look may find it mended
+                if str(error) != said:
+                    said = str(error)
+                    say(f"what changed could not be put in force: {said}")
+
+    def follow_releases(self) -> None:
+        """Put in force what the ledger says since the last look."""
+        for decision, served in self._served.items():
+            newest = self._release_id(decision)
+            if newest != served:
+                self.decider.serve(self._loader.load(decision))
+                self._served[decision] = newest
+
+    def close(self) -> None:
+        """Sync and release everything."""
+        self.stores.close()
+
+    def _release_id(self, decision: str) -> str:
+        release = find_release(self.stores.catalog, decision)
+        return "" if release is None else release.release_id
+
+
+def random_bytes(n: int) -> bytes:
+    """So many bytes of the system's entropy."""
+    return os.urandom(n)
