@@ -17,7 +17,13 @@ from tests.docs.blocks import RUN_BY_BASH, Block, blocks_of, documents
 ROOT = Path(__file__).parents[2]
 SHELL_SECONDS = 600
 LONG = frozenset(
-    {"README.md", "docs/explain/loop.md", "docs/how-to/second-project.md", "docs/how-to/serve.md", "docs/reference/lake.md"}
+    {
+        "README.md",
+        "docs/explain/loop.md",
+        "docs/how-to/second-project.md",
+        "docs/how-to/serve.md",
+        "docs/reference/lake.md",
+    }
 )
 """Documents that live through weeks: `make docs` and `make test` run them, `make check` does not."""
 

@@ -73,23 +73,22 @@ def test_a_server_that_is_not_there_is_unreachable_not_a_traceback() -> None:
 
 
 def test_a_spool_keeps_what_it_took_until_the_server_is_there(server: Served, tmp_path: Path) -> None:
-    nowhere = Client("http://127.0.0.1:9", retries=0, timeout=0.2)
-    spool = BufferedObserver(nowhere, tmp_path / "spool")
-    for n in range(200, 230):
-        spool.observe(SOURCE, order(n))
-    assert not spool.flush(0.2)
-    spool.close(timeout=0)
+    with Client("http://127.0.0.1:9", retries=0, timeout=0.2) as nowhere:
+        spool = BufferedObserver(nowhere, tmp_path / "spool")
+        for n in range(200, 230):
+            spool.observe(SOURCE, order(n))
+        assert not spool.flush(0.2)
+        spool.close(timeout=0)
     assert spool.trouble
     told: list[str] = []
-    again = BufferedObserver(
-        Client(server.url, timeout=10),
-        tmp_path / "spool",
-        on_receipt=lambda _, receipt: told.append(receipt.status),
-    )
-    again.observe(SOURCE, b"{no json")
-    assert again.flush(30)
-    again.close()
-    assert again.waiting_bytes == 0
+    with Client(server.url, timeout=10) as client:
+        again = BufferedObserver(
+            client, tmp_path / "spool", on_receipt=lambda _, receipt: told.append(receipt.status)
+        )
+        again.observe(SOURCE, b"{no json")
+        assert again.flush(30)
+        again.close()
+        assert again.waiting_bytes == 0
     assert told == ["pending"] * 30 + ["quarantined"]
 
 

@@ -24,6 +24,7 @@ from volano.records.receipt import Receipt
 from volano.runtime.applied import get_applied
 from volano.runtime.bundle_shelf import BundleShelf
 from volano.runtime.config import read_config
+from volano.runtime.definitions import Definitions
 from volano.runtime.processes.beats import Beats
 from volano.runtime.serving import ServingLoader, find_release
 from volano.runtime.stores import Stores
@@ -48,7 +49,10 @@ class Worker:
         self.observed: JournalWriter = self.stores.journal_writer(f"{name}_observed")
         self.decided: JournalWriter = self.stores.journal_writer(f"{name}_decided")
         self.beats = Beats(self.stores.data)
-        self._loader = ServingLoader(self.stores, self.applied, BundleShelf(self.stores.artifacts))
+        definitions = Definitions(self.stores, self.applied)
+        self._loader = ServingLoader(
+            self.stores, self.applied, BundleShelf(self.stores.artifacts), definitions
+        )
         self._served = {name: self._release_id(name) for name in self.applied.project.decisions}
         self._behind_bytes = 0
         self._accepted_since = 0
