@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Event, Thread
@@ -19,6 +20,7 @@ from volano.stores.file_journal import FileJournalReader, FileJournalWriter
 _SENT: Final = "sent.json"
 _BATCH: Final = 500
 _PAUSE_S: Final = 0.05
+_LOOK_EVERY_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 5.0
 
 
@@ -64,7 +66,6 @@ class BufferedObserver:
         """Why nothing could be sent at the last try; empty when something could."""
         self._wake = Event()
         self._stop = Event()
-        self._empty = Event()
         self._thread = Thread(target=self._run, name="volano-spool", daemon=True)
         self._thread.start()
 
@@ -84,7 +85,6 @@ class BufferedObserver:
                 mend="see whether the server can be reached; or allow more with most_waiting_bytes",
             )
         data = event if isinstance(event, bytes) else encode_json(event)
-        self._empty.clear()
         self._writer.append([msgspec.msgpack.encode((source, data))], sync=sync)
         self._wake.set()
 
@@ -95,8 +95,13 @@ class BufferedObserver:
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything taken so far was sent; False when that took longer than `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
         self._wake.set()
-        return self._empty.wait(timeout)
+        while self.waiting_bytes:
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK_EVERY_S)
+        return True
 
     def close(self, timeout: float | None = 10.0) -> None:
         """Send what is left, for at most `timeout` seconds; the rest is sent after the next start."""
@@ -117,11 +122,9 @@ class BufferedObserver:
         while not self._stop.is_set():
             entries = self._reader.read(self._cursor, limit=_BATCH)
             if not entries:
-                self._empty.set()
                 self._wake.wait(1.0)
                 self._wake.clear()
                 continue
-            self._empty.clear()
             spooled = [Spooled(*msgspec.msgpack.decode(entry.record)) for entry in entries]
             n_sent = self._send_front(spooled)
             if n_sent == 0:
@@ -129,8 +132,8 @@ class BufferedObserver:
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
                 continue
             pause = _PAUSE_S
-            for segment, _, end, _ in entries[:n_sent]:
-                self._cursor[segment] = end
+            # A new dict each time: `waiting_bytes` reads it in other threads.
+            self._cursor = self._cursor | {segment: end for segment, _, end, _ in entries[:n_sent]}
             self._write_cursor()
 
     def _send_front(self, spooled: list[Spooled]) -> int:

@@ -41,12 +41,22 @@ class Receipts:
         Raises:
             UnknownNameError: no accepted event has this receipt.
         """
-        committed = _committed(self._lake, RECEIPTS)
-        return (
-            self._find_applied(receipt_id, committed)
-            or self._find_committed(receipt_id)
-            or self._find_waiting(receipt_id)
-        )
+        while True:
+            last = self._apply_log.last()
+            found = (
+                self._find_applied(receipt_id, _committed(self._lake, RECEIPTS))
+                or self._find_committed(receipt_id)
+                or self._find_waiting(receipt_id)
+            )
+            if found is not None:
+                return found
+            # It may have moved from one place to the next between the looks, in another process.
+            if self._apply_log.last() == last:
+                raise UnknownNameError(
+                    f"No accepted event has the receipt {receipt_id!r}.",
+                    where="journal and lake table receipt",
+                    mend="give the receipt_id that was answered",
+                )
 
     def _find_applied(self, receipt_id: str, after: int) -> Receipt | None:
         while batches := self._apply_log.read(after, limit=_BATCHES):
@@ -72,7 +82,7 @@ class Receipts:
                 problem = (why["reason"][0].as_py(), why["field"][0].as_py(), why["message"][0].as_py())
         return Receipt(receipt_id, status, problem)
 
-    def _find_waiting(self, receipt_id: str) -> Receipt:
+    def _find_waiting(self, receipt_id: str) -> Receipt | None:
         cursor = _applied_until(self._apply_log)
         while entries := self._journal.read(cursor, limit=_AT_ONCE):
             for segment, _, end, data in entries:
@@ -80,11 +90,7 @@ class Receipts:
                 record = decode_record(data)
                 if isinstance(record, EventReceived) and record.receipt_id == receipt_id:
                     return Receipt(receipt_id, ReceiptStatus.PENDING, record.problem)
-        raise UnknownNameError(
-            f"No accepted event has the receipt {receipt_id!r}.",
-            where="journal and lake table receipt",
-            mend="give the receipt_id that was answered",
-        )
+        return None
 
 
 def reconcile(journal: JournalReader, apply_log: ApplyLogReader, lake: LakeWriter) -> Reconciliation:
