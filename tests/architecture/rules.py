@@ -18,7 +18,7 @@ ADAPTERS = frozenset({"stores", "engines", "trainers"})
 WAYS_IN = frozenset({"cli", "server", "console"})
 NOT_INSIDE = frozenset({"testing", "client", *ADAPTERS})
 LEAVES = {
-    "client": frozenset({"values", "records", "errors"}),
+    "client": frozenset({"values", "records", "errors", "protocols"}),
     "stores": frozenset({"protocols", "values", "records", "errors"}),
     "trainers": frozenset({"protocols", "values", "records", "errors"}),
     "engines": frozenset({"protocols", "kernels", "values", "records", "errors"}),
