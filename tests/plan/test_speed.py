@@ -1,4 +1,4 @@
-"""A plan over a thousand views is made while one waits: two seconds, on a machine that does nothing else."""
+"""Planning takes time in proportion to the views: nothing in it looks at every pair of them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ class V{n}(vo.FeatureView, entity=plane, source=landings):
 """
 
 
-@pytest.mark.slow
-def test_a_thousand_views_are_planned_within_seconds(tmp_path):
-    views = "\n".join(VIEW.format(n=n, days=1 + n % 30) for n in range(1000))
+def seconds_to_plan(n_views, folder):
+    views = "\n".join(VIEW.format(n=n, days=1 + n % 30) for n in range(n_views))
     head, mark, tail = FLIGHTS.read_text(encoding="utf-8").partition("class Departure(vo.Request)")
-    file = tmp_path / "flights.py"
+    file = folder / f"flights_{n_views}.py"
     file.write_text(f"{head}{views}\n{mark}{tail}", encoding="utf-8")
-    start = time.perf_counter()
+    start = time.process_time()
     project = compiled(file).project
     done = plan(project, None, PlanState(), bundle="b")
-    seconds = time.perf_counter() - start
-    assert len(done.project.views) == 1001
-    assert seconds < 6, seconds  # three times the budget, for machines that are shared
+    seconds = time.process_time() - start
+    assert len(done.project.views) == n_views + 1
+    return seconds
+
+
+@pytest.mark.slow
+def test_a_plan_over_ten_times_the_views_takes_about_ten_times_as_long(tmp_path):
+    seconds_to_plan(10, tmp_path)  # what is done once in a process
+    few, many = seconds_to_plan(100, tmp_path), seconds_to_plan(1000, tmp_path)
+    assert many < 25 * few, (few, many)
