@@ -30,6 +30,45 @@ def test_the_blank_template_compiles_without_a_warning(tmp_path: Path) -> None:
     assert compiled.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("folder", "namespace"),
+    [("shop", "shop"), ("card-risk", "card-risk"), ("My Shop", "my-shop"), ("Fraud__v2!", "fraud_v2")],
+)
+@pytest.mark.parametrize("template", template_names())
+def test_the_namespace_is_the_name_of_the_folder(
+    tmp_path: Path, template: str, folder: str, namespace: str
+) -> None:
+    result = CliRunner().invoke(app, ["init", str(tmp_path / folder), "--template", template])
+    assert result.exit_code == 0, result.output
+    assert read_config(tmp_path / folder, {}).namespace == namespace
+
+
+def test_init_of_the_present_folder_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "orders").mkdir()
+    monkeypatch.chdir(tmp_path / "orders")
+    assert CliRunner().invoke(app, ["init", "."]).exit_code == 0
+    assert read_config(tmp_path / "orders", {}).namespace == "orders"
+
+
+@pytest.mark.parametrize("arguments", [["2013"], ["shop", "--namespace", "a/b"]])
+def test_a_name_that_is_no_namespace_is_refused_before_anything_is_written(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    folder, *options = arguments
+    result = CliRunner().invoke(app, ["init", str(tmp_path / folder), *options])
+    assert result.exit_code == 2, result.output
+    assert "--namespace" in result.output
+    assert not (tmp_path / folder).exists()
+    assert CliRunner().invoke(app, ["init", str(tmp_path / folder), "--namespace", "flights"]).exit_code == 0
+    assert read_config(tmp_path / folder, {}).namespace == "flights"
+
+
+def test_a_wrong_namespace_in_the_configuration_is_told(tmp_path: Path) -> None:
+    (tmp_path / "volano.toml").write_text('namespace = "no name"')
+    with pytest.raises(ConfigError, match="no namespace"):
+        read_config(tmp_path, {})
+
+
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError, match="not an empty folder"):

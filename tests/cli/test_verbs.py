@@ -109,7 +109,7 @@ def test_every_invariant_is_checked(run: Run) -> None:
 
 
 def test_status_names_what_is_in_force(run: Run) -> None:
-    assert json.loads(run("status", "--json").stdout)["namespace"] == "shop"
+    assert json.loads(run("status", "--json").stdout)["namespace"] == "project"
     shown = run("status").stdout
     assert "fact_orders" in shown
     assert "get_return_risk" in shown

@@ -17,11 +17,15 @@ def init(
     template: Annotated[
         str, typer.Option("--template", help="What it begins with: blank or flights.")
     ] = "blank",
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", help="What every name belongs to; the folder's name without it."),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write a new project to begin with."""
     with failures_shown(debug):
-        written = write_template(template, folder)
+        written = write_template(template, folder, namespace=namespace)
         for path in written:
             typer.echo(f"wrote {path}")
         go = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "

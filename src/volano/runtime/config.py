@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from volano.errors import ConfigError
+from volano.values.identities import is_namespace
 from volano.values.instants import parse_duration
 
 CONFIG_FILE = "volano.toml"
@@ -103,6 +104,12 @@ def read_config(folder: Path, environment: Mapping[str, str] | None = None) -> C
         raise ConfigError(
             f"{CONFIG_FILE} holds a wrong value: {error}", where=str(path), mend=mend
         ) from error
+    if not is_namespace(config.namespace):
+        raise ConfigError(
+            f"{config.namespace!r} is no namespace.",
+            where=str(path),
+            mend='write a letter, then letters, digits, `_` and `-`: namespace = "shop"',
+        )
     for key in ("commit_every", "label_every", "future_tolerance"):
         try:
             parse_duration(getattr(config, key))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, Final
 
 import msgspec
 
 from volano.values.instants import Instant
 
+_NAMESPACE: Final = re.compile("[A-Za-z][A-Za-z0-9_-]*")
 _CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
 
 
@@ -25,6 +27,24 @@ class Name(msgspec.Struct, frozen=True, order=True):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.kind}/{self.name}"
+
+
+def is_namespace(text: str) -> bool:
+    """Whether a text may be a namespace: a letter, then letters, digits, `_` and `-`, without a double underscore.
+
+    >>> is_namespace("flights"), is_namespace("2013"), is_namespace("a/b")
+    (True, False, False)
+    """
+    return bool(_NAMESPACE.fullmatch(text)) and "__" not in text
+
+
+def namespace_of(text: str) -> str:
+    """The namespace that a folder's name suggests; it may be none, see `is_namespace`.
+
+    >>> namespace_of("My Shop (new)"), namespace_of("card_risk"), namespace_of("2013")
+    ('my-shop-new', 'card_risk', '2013')
+    """
+    return re.sub("_{2,}", "_", re.sub("[^a-z0-9_]+", "-", text.lower())).strip("-_")
 
 
 def digest(data: bytes) -> str:

@@ -115,7 +115,7 @@ def prepare(folder: Path, world: World) -> None:
 def _prepare(folder: Path, sample: float, told: Reporter) -> World:
     told.started("a year of flights")
     data = data_folder()
-    write_template(_DEMO, folder)
+    write_template(_DEMO, folder, namespace=_DEMO)
     _fit_to_replay(folder, sample)
     world = load_world(data, sample=sample)
     prepare(folder, world)
