@@ -65,7 +65,7 @@ golden: dev ## rewrite the golden files; read the diff before you commit it
 	VOLANO_GOLDEN=rewrite $(PYTEST) tests $(ARGS)
 
 bench: dev ## ratios against named libraries: benchmarks/README.md
-	@set -e; for script in benchmarks/bench_*.py; do [ -e "$$script" ] || continue; $(BIN)/python "$$script" $(ARGS); done
+	@set -e; for script in features decide; do $(BIN)/python "benchmarks/$$script.py" $(ARGS); done
 
 # --- upkeep ---------------------------------------------------------------------------------------------------
 

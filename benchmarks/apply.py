@@ -1,4 +1,4 @@
-"""Online state: filling it, and keeping it up to date. A script; `--json FILE` writes the cases.
+"""Online state: filling it, and keeping it up to date. Two cases of features.py, and a script with a profile.
 
 Case `publish`: rows/s of a backfill that publishes a table over existing keys, encoding included. Floor: one LMDB put
 of the same bytes over existing keys, in transactions of the same size.
@@ -14,13 +14,16 @@ Bias: the store lies in the page cache, one source, payloads of 150 bytes of JSO
 from __future__ import annotations
 
 import argparse
+import cProfile
 import gc
 import json
 import platform
+import pstats
 import resource
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from random import Random
@@ -335,7 +338,26 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def measure(n_table: int, n_events: int, *, batch: int = 10_000, profile: Any = None) -> list[dict[str, Any]]:
+    """Both cases over one store; without events the first alone.
+
+    Args:
+        profile: a `cProfile.Profile` that sees the applier's steps.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), n_table, np.random.default_rng(7))
+        cases = [publish(bench)]
+        if n_events:
+            if profile is not None:
+                bench.applier.step = partial(profile.runcall, bench.applier.step)  # type: ignore[method-assign]
+            cases.append(apply_stream(bench, n_events, batch))
+            cases[-1]["compared_keys"] = check(bench)
+        bench.close()
+    return cases
+
+
 def main() -> None:
+    """For a closer look than features.py gives: other sizes, a profile."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--table", type=int, default=1_000_000)
@@ -345,33 +367,14 @@ def main() -> None:
     arguments = parser.parse_args()
     versions = {name: metadata.version(name) for name in ("lmdb", "msgspec", "numba", "numpy", "pyarrow")}
     print(platform.platform(), platform.python_version(), versions)
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), arguments.table, np.random.default_rng(7))
-        cases = [publish(bench)]
-        print(cases[-1], flush=True)
-        if arguments.profile:
-            import cProfile
-            import pstats
-
-            profile = cProfile.Profile()
-            work = Applier.step
-
-            def step(self: Applier, limit: int) -> int:
-                profile.enable()
-                try:
-                    return work(self, limit)
-                finally:
-                    profile.disable()
-
-            Applier.step = step  # type: ignore[method-assign]
-        cases.append(apply_stream(bench, arguments.events, arguments.batch))
-        if arguments.profile:
-            pstats.Stats(profile).sort_stats("tottime").print_stats(35)
-        print(cases[-1], flush=True)
-        print("same as a rebuild:", check(bench), "keys")
-        bench.close()
+    profile = cProfile.Profile() if arguments.profile else None
+    cases = measure(arguments.table, arguments.events, batch=arguments.batch, profile=profile)
+    if profile is not None:
+        pstats.Stats(profile).sort_stats("tottime").print_stats(35)
+    for case in cases:
+        print(case)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(cases, indent=2))
+        arguments.json.write_text(json.dumps(cases, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The feature kernel against DuckDB and against a raw get, on this machine.
+"""The feature engine against DuckDB, LMDB and its own budgets, on this machine.
 
-    python benchmarks/features.py --json FILE [--only CASE ...]
+    python benchmarks/features.py --json FILE [--only CASE ...] [--scale 0.1]
 
 Both sides take Arrow tables in memory and give Arrow tables, use 2 threads, and are compared in the same run. Times
 are medians of three runs after one that warms up, ours and theirs in turn. `ours_peak_mb` is the peak of the whole
@@ -8,7 +8,7 @@ process before the baseline runs, inputs included.
 
 Biased towards us: events are numbers of one table, keys are integers, and compilation, paid once per machine, is not
 counted. Biased towards DuckDB: `windows-late` lets it ignore when rows became known, which its window functions cannot
-express.
+express. The cases `windows-disk`, `publish` and `apply-stream` are described where they are: disk.py and apply.py.
 """
 
 from __future__ import annotations
@@ -315,24 +315,52 @@ def _each(work: Callable[[int], Any], n: int) -> float:
     return statistics.median(seconds)
 
 
-CASES: dict[str, Callable[[], dict[str, Any]]] = {
-    "asof-100k": lambda: as_of(100_000),
-    "asof-1m": lambda: as_of(1_000_000),
-    "windows-1m": lambda: windows(1_000_000, 10_000),
-    "windows-late": lambda: windows(1_000_000, 10_000, late=0.05),
-    "windows-hot": lambda: windows(1_000_000, 10),
-    "online-1": lambda: online(1),
-    "online-100": lambda: online(100),
+def windows_disk(rows: int) -> dict[str, Any]:
+    """See disk.py."""
+    import disk
+
+    return disk.windows_disk(rows)
+
+
+def publish(rows: int) -> dict[str, Any]:
+    """See apply.py; `ratio` is ours / raw in rate."""
+    import apply
+
+    return apply.measure(rows, 0)[0]
+
+
+def apply_stream(events: int, rows: int) -> dict[str, Any]:
+    """See apply.py; the state is filled with `rows` before."""
+    import apply
+
+    return apply.measure(rows, events)[1]
+
+
+Case = Callable[[float], dict[str, Any]]
+"""A case at a scale of its rows; 1 is what the budgets are for."""
+
+CASES: dict[str, Case] = {
+    "asof-100k": lambda scale: as_of(int(100_000 * scale)),
+    "asof-1m": lambda scale: as_of(int(1_000_000 * scale)),
+    "windows-1m": lambda scale: windows(int(1_000_000 * scale), int(10_000 * scale)),
+    "windows-late": lambda scale: windows(int(1_000_000 * scale), int(10_000 * scale), late=0.05),
+    "windows-hot": lambda scale: windows(int(1_000_000 * scale), 10),
+    "windows-disk": lambda scale: windows_disk(int(50_000_000 * scale)),
+    "online-1": lambda scale: online(1),
+    "online-100": lambda scale: online(100),
+    "publish": lambda scale: publish(int(1_000_000 * scale)),
+    "apply-stream": lambda scale: apply_stream(int(200_000 * scale), int(1_000_000 * scale)),
 }
 
 
-def measure(name: str, queue: Any) -> None:
+def measure(name: str, scale: float, queue: Any) -> None:
     """Run one case in this process."""
     from volano.kernels.compiled import warm
 
     warm()
-    result = CASES[name]()
-    queue.put({"case": name, **result, "ratio": result["ours_s"] / result["baseline_s"]})
+    result = CASES[name](scale)
+    result.setdefault("ratio", result["ours_s"] / result["baseline_s"])
+    queue.put({"case": name, **result})
 
 
 def main() -> int:
@@ -342,6 +370,7 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, help="where to write the list of results")
     parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--scale", type=float, default=1.0, help="of the rows: 0.1 for a quick run")
     asked = parser.parse_args()
     import duckdb
     import numba
@@ -352,24 +381,40 @@ def main() -> int:
     )
     context = multiprocessing.get_context("spawn")
     results = []
+    failed = False
     for name in asked.only:
         queue = context.Queue()
-        process = context.Process(target=measure, args=(name, queue))
+        process = context.Process(target=measure, args=(name, asked.scale, queue))
         process.start()
         process.join()
         if process.exitcode != 0:
             print(f"{name}: failed")
-            return 1
+            failed = True
+            continue
         results.append(queue.get())
-        r = results[-1]
-        print(
-            f"{name:14} ours {r['ours_s']:.6f} s   {r['baseline']} {r['baseline_s']:.6f} s   "
-            f"ratio {r['ratio']:.3f}   peak {r['ours_peak_mb']:.0f} MB",
-            flush=True,
-        )
+        print(line(results[-1]), flush=True)
     if asked.json:
         asked.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
-    return 0
+    return 1 if failed else 0
+
+
+def line(result: dict[str, Any]) -> str:
+    """A result for people."""
+    baseline_s, ratio = result["baseline_s"], result["ratio"]
+    rates = [
+        f"{result[name]:,.0f} {name.removesuffix('_s')}/s"
+        for name in ("rows_s", "events_s")
+        if name in result
+    ]
+    theirs = "" if baseline_s is None else f" {baseline_s:.6f} s   ratio {ratio:.3f}"
+    return "   ".join(
+        [
+            f"{result['case']:14} ours {result['ours_s']:.6f} s",
+            f"{result['baseline']}{theirs}",
+            f"peak {result['ours_peak_mb']:.0f} MB",
+            *rates,
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -23,12 +23,13 @@ from tests.collect.world import (
     sale,
     view_input,
 )
-from tests.organize.histories import decide_once, draw_values, live, point_in_time
+from tests.organize.histories import decide_once, draw_request, draw_values, live, point_in_time
 from volano.organize.audit import audit
 from volano.organize.backfill import Backfill
 from volano.organize.facts import Facts
 from volano.plan.definitions import CompiledService
 from volano.records.handover import HandOver
+from volano.runtime.scratch import FileScratch
 from volano.values.event_ids import row_id
 from volano.values.instants import DAY_US, HOUR_US, MINUTE_US, to_datetime
 from volano.values.schema import DType, Field, Schema
@@ -79,16 +80,13 @@ def own_project():
     return msgspec.structs.replace(definition, models={"risk": model}, requests={"Ask": OWN_ASK})
 
 
+def with_amount(random, sale_id):
+    return {**draw_request(random, sale_id), "amount": random.choice((None, 3.5, 1e9))}
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_requests_own_event_counts_once_whether_it_arrived_or_not(tmp_path, monkeypatch, seed):
-    import tests.organize.histories as histories
-
-    plain = histories.draw_request
-
-    def with_amount(random, sale_id):
-        return {**plain(random, sale_id), "amount": random.choice((None, 3.5, 1e9))}
-
-    monkeypatch.setattr(histories, "draw_request", with_amount)
+    monkeypatch.setattr("tests.organize.histories.draw_request", with_amount)
     with World(tmp_path, own_project()) as world:
         live(world, Random(seed), 200, service=OWN_SERVICE, request=OWN_ASK)
         rows = world.lake.read("decision_get_risk")
@@ -174,6 +172,25 @@ def test_a_corrupted_row_of_the_lake_is_reported(tmp_path):
         difference = next(each for each in report.differences if each.feature == "Shop__total")
         assert (difference.decision_id, difference.cause) == ("d0", "rounding")
         assert difference.served != difference.recomputed
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_rows_put_aside_by_key_change_no_bit(tmp_path, monkeypatch, seed):
+    """Facts in ranges of ten rows, features in parts of their keys, the requests' own events included."""
+    used = []
+    put = FileScratch.put
+    monkeypatch.setattr(
+        FileScratch, "put", lambda self, name, rows: (used.append(name), put(self, name, rows))
+    )
+    with World(tmp_path, own_project()) as world, FileScratch(tmp_path / "scratch") as scratch:
+        monkeypatch.setattr("tests.organize.histories.draw_request", with_amount)
+        live(world, Random(seed), 150, service=OWN_SERVICE, request=OWN_ASK)
+        rows = world.lake.read("decision_get_risk")
+        parts = point_in_time(world, scratch=scratch, rows_at_once=40)
+        report = audit(rows, OWN_SERVICE, OWN_ASK, parts)
+        assert report.checked > 30
+        assert report.differences == ()
+        assert len(set(used)) >= 3, "little was put aside"
 
 
 class Corrupted:

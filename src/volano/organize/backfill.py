@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
-from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -25,6 +24,7 @@ from volano.kernels.features import WindowFeature
 from volano.kernels.tiles import Tiles
 from volano.organize.enrichment import GroupRows
 from volano.organize.facts import Facts, standing
+from volano.organize.partitions import Span, in_parts, part_of
 from volano.plan.definitions import CompiledProject
 from volano.plan.state import StateGroup, chunk_number, key_head, key_tail, window_arguments
 from volano.plan.state_index import (
@@ -48,6 +48,7 @@ from volano.values.instants import Instant
 from volano.values.keys import EntityKey, canonical_keys, encode_key
 
 _AT_ONCE: Final = 50_000
+_ALL: Final = Span(None, None)
 _BEHIND: Final = b"\xff" * 600
 """Behind every key with a given beginning."""
 
@@ -132,7 +133,7 @@ class Backfill:
         ]
         tiles = Tiles(features, layout, group.span_us, hot_rows=group.hot_rows)
 
-        def ready(span: _Span) -> pa.Table:
+        def ready(span: Span) -> pa.Table:
             low = span.since if since is None else max(since, span.since or since)
             facts = self._standing(group.source, rows_of.needed, stamp, low, span.until)
             return _ready(group, facts, self._rows.map(rows_of, facts, stamp=stamp))
@@ -150,7 +151,7 @@ class Backfill:
         columns = [name for name in self._project.source(source).schema.names if name in needed]
         mapped = partial(self._rows.map, stamp=stamp)
 
-        def ready(span: _Span) -> pa.Table:
+        def ready(span: Span) -> pa.Table:
             # Every stored revision has a payload hash; only those that count for features may stand.
             stored = self._facts.rows(source, since=span.since, until=span.until, columns=(), stamp=stamp)
             highest, standing_rows = self._highest(source, columns, stamp, span)
@@ -177,7 +178,7 @@ class Backfill:
         self,
         source: str,
         name: str,
-        ready: Callable[[_Span], pa.Table],
+        ready: Callable[[Span], pa.Table],
         key: str,
         n_parts: int,
         after: int,
@@ -189,29 +190,21 @@ class Backfill:
             ready: the rows of a range of time; `rest` those of no time, asked for when there are several ranges.
         """
         scratch = self._scratch
-        spans = [(None, None)] if scratch is None else self._facts.spans(source, self._rows_at_once)
+        spans = [_ALL] if scratch is None else self._facts.spans(source, self._rows_at_once)
         if scratch is None or len(spans) == 1:
-            rows = ready(_Span(None, None))
-            part_of = _part_of(rows[key], n_parts)
+            rows = ready(_ALL)
+            parts = part_of([rows[key]], n_parts)
             for part in range(after, n_parts):
-                yield part + 1, n_parts, rows.take(pa.array(np.flatnonzero(part_of == part)))
+                yield part + 1, n_parts, rows.take(pa.array(np.flatnonzero(parts == part)))
             return
         n_parts = max(n_parts, 2 * len(spans))
-        makers = [partial(ready, _Span(*span)) for span in spans] + ([rest] if rest is not None else [])
-        nothing: pa.Table | None = None
-        for make in makers:
-            rows = make()
-            part_of = _part_of(rows[key], n_parts)
-            order = np.argsort(part_of, kind="stable")
-            rows, edges = rows.take(pa.array(order)), np.searchsorted(part_of[order], np.arange(n_parts + 1))
-            for part in range(after, n_parts):
-                if edges[part + 1] > edges[part]:
-                    own = rows.slice(edges[part], edges[part + 1] - edges[part])
-                    scratch.put(f"{name}-{part}", own)
-            nothing = rows.slice(0, 0)
-        for part in range(after, n_parts):
-            found = scratch.take(f"{name}-{part}")
-            yield part + 1, n_parts, nothing if found is None else found
+        readers = [partial(ready, span) for span in spans] + ([rest] if rest is not None else [])
+
+        def find_parts(rows: pa.Table) -> Micros:
+            return part_of([rows[key]], n_parts)
+
+        for part, rows in in_parts(scratch, name, readers, find_parts, n_parts, after):
+            yield part, n_parts, rows
 
     def _standing(
         self,
@@ -227,7 +220,7 @@ class Backfill:
         return standing(rows.filter(rows["event_time"].is_valid()))
 
     def _highest(
-        self, source: str, columns: Sequence[str], stamp: Instant | None, span: _Span
+        self, source: str, columns: Sequence[str], stamp: Instant | None, span: Span
     ) -> tuple[pa.Table, pa.Table]:
         """The highest revision of each id that counts for features, retractions included; and those that stand."""
         rows = self._facts.rows(
@@ -367,24 +360,6 @@ def _logged(project: CompiledProject, lake: LakeReader) -> Iterator[dict[bytes, 
         for batch in rows.to_batches(max_chunksize=_AT_ONCE):
             scored = zip(*(column.to_pylist() for column in batch.columns), strict=True)
             yield {shadow_key(namespace, *one): known for one in scored}
-
-
-class _Span(NamedTuple):
-    """A range of event time, open where None."""
-
-    since: Instant | None
-    until: Instant | None
-
-
-def _part_of(keys: pa.ChunkedArray, n_parts: int) -> Micros:
-    """The part of each row by its key: the same on every run."""
-    coded = _coded(keys)
-    parts = [
-        crc32(key if isinstance(key, bytes) else key.encode()) % n_parts
-        for key in coded.dictionary.to_pylist()
-    ]
-    found: Micros = np.array([*parts, 0], np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
-    return found
 
 
 def _coded(column: pa.ChunkedArray) -> pa.DictionaryArray:

@@ -7,9 +7,10 @@ that a slow pipeline would not have delivered. Never reads the clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from volano.kernels.on_demand import call_on_demand
 from volano.kernels.windows import Queries, compute
 from volano.organize.enrichment import GroupRows
 from volano.organize.facts import Facts
+from volano.organize.partitions import Span, in_parts, part_of
 from volano.plan.definitions import (
     CompiledFeature,
     CompiledOnDemand,
@@ -36,6 +38,7 @@ from volano.plan.definitions import (
 from volano.plan.state import StateGroup, window_arguments
 from volano.plan.state_rows import StateRowMap
 from volano.protocols.functions import Functions
+from volano.protocols.scratch import Scratch
 from volano.protocols.sql_engine import SqlEngine
 from volano.records.journal import Operation
 from volano.values.arrow import ARROW_TYPES
@@ -45,6 +48,8 @@ from volano.values.schema import DType, Scalar
 
 ROWS_AT_ONCE: Final = 8_000_000
 """With more rows and queries than this the kernel works through key partitions, one after the other."""
+_CUTS: Final = 4
+"""What does not fit is read, and computed, in pieces of a fourth of what fits: sorting needs room too."""
 
 Micros = NDArray[np.int64]
 
@@ -71,6 +76,8 @@ class PointInTime:
         groups: as `compile.state_groups` gives them, for every view that is asked for.
         facts: where rows come from.
         sql, functions: run projections and on-demand functions.
+        scratch: where rows wait that do not fit memory; without it all rows of a group are read at once.
+        rows_at_once: how many rows of a source fit memory.
     """
 
     def __init__(
@@ -81,6 +88,7 @@ class PointInTime:
         sql: SqlEngine,
         functions: Functions,
         *,
+        scratch: Scratch | None = None,
         rows_at_once: int = ROWS_AT_ONCE,
     ) -> None:
         self._project = project
@@ -88,6 +96,7 @@ class PointInTime:
         self._facts = facts
         self._sql = sql
         self._functions = functions
+        self._scratch = scratch
         self._rows_at_once = rows_at_once
         self._group_rows = GroupRows(project, groups, facts, sql, functions)
 
@@ -170,69 +179,83 @@ class PointInTime:
     ) -> list[pa.Array]:
         features = list(dict.fromkeys(feature for _, feature in members))
         rows_of = self._group_rows.map_of(read.group)
-        rows = self._rows(read.group, rows_of, features, spine, mode, stamp)
         keys = [
             spine.column(field, ARROW_TYPES[part.dtype])
             for field, part in zip(read.keys, self._project.entities[read.group.entity].keys, strict=True)
         ]
         asked = spine.asked(keys, _OwnEvents(spine, read.group, request) if read.own_event else None)
-        columns: dict[str, pa.Array] = {}
-        for column, part in self._compute_windows(features, rows, asked).items():
-            columns[column] = part
+
+        def rows(span: Span) -> _Rows:
+            return self._rows(read.group, rows_of, span, mode, stamp, with_ids=read.own_event)
+
+        columns = self._compute_windows(
+            features, rows, self._spans(read.group.source, features, spine), asked
+        )
         if read.own_event:
-            _mask_null_keys(columns, features, rows, asked)
+            _mask_null_keys(columns, features, partial(rows, Span(0, 0)), asked)
         return [columns[feature.name] for _, feature in members]
+
+    def _spans(self, source: str, features: Sequence[WindowFeature], spine: _Spine) -> list[Span]:
+        """The event times that the windows reach, in ranges whose rows fit memory."""
+        reach = _reach(features, spine.decided_at)
+        if self._scratch is None:
+            return [reach]
+        cut = -(-self._rows_at_once // _CUTS)
+        return self._facts.spans(source, cut, whole=self._rows_at_once, since=reach.since, until=reach.until)
 
     def _rows(
         self,
         group: StateGroup,
         rows_of: StateRowMap,
-        features: Sequence[WindowFeature],
-        spine: _Spine,
+        span: Span,
         mode: Mode,
         stamp: Instant | None,
+        *,
+        with_ids: bool,
     ) -> _Rows:
-        """Rows of a group that the windows may reach, with their visibility."""
-        since, until = _reach(features, spine.decided_at)
+        """Rows of a group in a range of event time, with their visibility."""
         facts = self._facts.rows(
-            group.source, since=since, until=until, stamp=stamp, columns=rows_of.needed, for_features=True
+            group.source,
+            since=span.since,
+            until=span.until,
+            stamp=stamp,
+            columns=rows_of.needed,
+            for_features=True,
         )
         facts = facts.filter(pc.not_equal(facts["operation"], Operation.RETRACT.value))
         mapped = self._group_rows.map(rows_of, facts, stamp=stamp)
         visible = (
             ("applied_at", "superseded_at") if mode is Mode.REPLAY else ("known_at", "superseded_known_at")
         )
+        times = _micros(facts["event_time"])
         return _Rows(
             mapped.keys,
             mapped.order,
             mapped.columns,
-            _micros(facts["event_time"]),
+            times,
             _micros(facts[visible[0]]),
             _micros(facts[visible[1]].cast(pa.int64()).fill_null(NEVER)),
-            combined(facts["event_id"]),
+            _row_ids(combined(facts["event_id"]), None if with_ids else times),
         )
 
     def _compute_windows(
-        self, features: Sequence[WindowFeature], rows: _Rows, asked: Queries
+        self,
+        features: Sequence[WindowFeature],
+        rows: Callable[[Span], _Rows],
+        spans: Sequence[Span],
+        asked: Queries,
     ) -> dict[str, pa.Array]:
-        n_queries = len(asked.q)
-        n_parts = -(-(len(rows.event_time) + n_queries) // self._rows_at_once)
-        if n_parts <= 1:
-            return compute(features, rows.history(asked.exclude_id), asked)
-        found: list[tuple[Micros, dict[str, pa.Array]]] = []
-        row_part, query_part = _partitions(rows.keys, asked.keys, n_parts)
-        for part in range(n_parts):
-            places = np.flatnonzero(query_part == part)
-            if not len(places):
-                continue
-            part_rows = rows.take(np.flatnonzero(row_part == part))
-            part_asked = _take_queries(asked, places)
-            found.append((places, compute(features, part_rows.history(part_asked.exclude_id), part_asked)))
-        order = pa.array(np.argsort(np.concatenate([places for places, _ in found])))
-        return {
-            feature.name: pa.concat_arrays([columns[feature.name] for _, columns in found]).take(order)
-            for feature in features
-        }
+        if len(spans) == 1:
+            whole = rows(spans[0])
+            n_parts = -(-(len(whole.event_time) + len(asked.q)) // self._rows_at_once)
+            if n_parts <= 1:
+                return compute(features, whole.history(), asked)
+            return _compute_parts(features, _cut(whole, n_parts), n_parts, asked)
+        assert self._scratch is not None
+        n_parts = len(spans) + _CUTS * len(asked.q) // self._rows_at_once
+        readers = [partial(_read_table, rows, span) for span in spans]
+        parts = in_parts(self._scratch, "rows", readers, partial(_parts_of_table, n_parts), n_parts)
+        return _compute_parts(features, (_Rows.of(table) for _, table in parts), n_parts, asked)
 
     def _compute(self, definition: CompiledOnDemand, values: _Values, n_rows: int) -> None:
         """One on-demand feature, row by row: the same function and the same call as in the request path."""
@@ -363,37 +386,19 @@ class _Rows(NamedTuple):
     event_time: Micros
     visible_from: Micros
     visible_until: Micros
-    event_ids: pa.Array
+    ids: pa.Array
 
-    def history(self, excluded: pa.Array | None) -> History:
+    def history(self) -> History:
         """The rows, sorted for the kernel."""
         return History.build(
             self.keys[0] if len(self.keys) == 1 else self.keys,
             self.event_time,
             columns=self.columns,
             order=self.order,
-            row_id=self._row_ids(excluded),
+            row_id=self.ids,
             visible_from=self.visible_from,
             visible_until=self.visible_until,
         )
-
-    def _row_ids(self, excluded: pa.Array | None) -> pa.Array:
-        """Hashes of the ids. Where nothing is excluded only rows that share an instant need one: it breaks ties."""
-        n = len(self.event_time)
-        if excluded is not None:
-            return pa.array([row_id(text) for text in self.event_ids.to_pylist()], pa.binary(16))
-        order = np.argsort(self.event_time, kind="stable")
-        times = self.event_time[order]
-        same = times[1:] == times[:-1]
-        tied = np.zeros(n, bool)
-        tied[order[1:][same]] = True
-        tied[order[:-1][same]] = True
-        ids = np.zeros((n, 16), np.uint8)
-        places = np.flatnonzero(tied)
-        if len(places):
-            texts = self.event_ids.take(pa.array(places)).to_pylist()
-            ids[places] = np.frombuffer(b"".join([row_id(text) for text in texts]), np.uint8).reshape(-1, 16)
-        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [None, pa.py_buffer(ids)])
 
     def take(self, places: Micros) -> _Rows:
         """Some of the rows."""
@@ -405,8 +410,93 @@ class _Rows(NamedTuple):
             self.event_time[places],
             self.visible_from[places],
             self.visible_until[places],
-            self.event_ids.take(at),
+            self.ids.take(at),
         )
+
+    def table(self) -> pa.Table:
+        """The rows as a table: `of` reads it back."""
+        return pa.table(
+            {
+                **{f"key {n}": values for n, values in enumerate(self.keys)},
+                **{f"order {n}": values for n, values in enumerate(self.order)},
+                **{f"value {name}": values for name, values in self.columns.items()},
+                "event_time": self.event_time,
+                "visible_from": self.visible_from,
+                "visible_until": self.visible_until,
+                "id": self.ids,
+            }
+        )
+
+    @staticmethod
+    def of(table: pa.Table) -> _Rows:
+        """The rows that `table` gave."""
+
+        def named(kind: str) -> dict[str, pa.Array]:
+            return {
+                name.removeprefix(kind): combined(table[name])
+                for name in table.column_names
+                if name.startswith(kind)
+            }
+
+        return _Rows(
+            tuple(named("key ").values()),
+            tuple(named("order ").values()),
+            named("value "),
+            _micros(table["event_time"]),
+            _micros(table["visible_from"]),
+            _micros(table["visible_until"]),
+            combined(table["id"]),
+        )
+
+
+def _row_ids(event_ids: pa.Array, times: Micros | None) -> pa.Array:
+    """Hashes of ids. Given their times, only rows that share an instant get one: it breaks ties."""
+    n = len(event_ids)
+    if times is None:
+        return pa.array([row_id(text) for text in event_ids.to_pylist()], pa.binary(16))
+    order = np.argsort(times, kind="stable")
+    ordered = times[order]
+    same = ordered[1:] == ordered[:-1]
+    tied = np.zeros(n, bool)
+    tied[order[1:][same]] = True
+    tied[order[:-1][same]] = True
+    ids = np.zeros((n, 16), np.uint8)
+    places = np.flatnonzero(tied)
+    if len(places):
+        texts = event_ids.take(pa.array(places)).to_pylist()
+        ids[places] = np.frombuffer(b"".join([row_id(text) for text in texts]), np.uint8).reshape(-1, 16)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [None, pa.py_buffer(ids)])
+
+
+def _read_table(rows: Callable[[Span], _Rows], span: Span) -> pa.Table:
+    return rows(span).table()
+
+
+def _parts_of_table(n_parts: int, table: pa.Table) -> Micros:
+    return part_of([table[name] for name in table.column_names if name.startswith("key ")], n_parts)
+
+
+def _cut(rows: _Rows, n_parts: int) -> Iterator[_Rows]:
+    """Rows in memory, part by part of their keys."""
+    parts = part_of(rows.keys, n_parts)
+    return (rows.take(np.flatnonzero(parts == part)) for part in range(n_parts))
+
+
+def _compute_parts(
+    features: Sequence[WindowFeature], parts: Iterable[_Rows], n_parts: int, asked: Queries
+) -> dict[str, pa.Array]:
+    """Features of each part's own queries, in the order of all queries."""
+    query_part = part_of(asked.keys if isinstance(asked.keys, tuple) else (asked.keys,), n_parts)
+    found: list[tuple[Micros, dict[str, pa.Array]]] = []
+    for part, rows in enumerate(parts):
+        places = np.flatnonzero(query_part == part)
+        if len(places):
+            found.append((places, compute(features, rows.history(), _take_queries(asked, places))))
+    order = pa.array(np.argsort(np.concatenate([places for places, _ in found])))
+    return {
+        feature.name: pa.concat_arrays([columns[feature.name] for _, columns in found]).take(order)
+        for feature in features
+    }
 
 
 def window_feature(view: CompiledView, feature: CompiledFeature) -> WindowFeature:
@@ -414,21 +504,24 @@ def window_feature(view: CompiledView, feature: CompiledFeature) -> WindowFeatur
     return WindowFeature(**window_arguments(view, feature))
 
 
-def _reach(features: Sequence[WindowFeature], decided_at: Micros) -> tuple[Instant | None, Instant | None]:
+def _reach(features: Sequence[WindowFeature], decided_at: Micros) -> Span:
     """The event times that any window of any decision touches, `[since, until)`."""
     if not len(decided_at):
-        return 0, 0
+        return Span(0, 0)
     behind = 0
     for feature in features:
         if feature.window_us is None:
-            return None, int(decided_at.max())
+            return Span(None, int(decided_at.max()))
         grid = feature.every_us or 0
         behind = max(behind, feature.window_us + feature.offset_us + grid + feature.publish_delay_us)
-    return int(decided_at.min()) - behind, int(decided_at.max())
+    return Span(int(decided_at.min()) - behind, int(decided_at.max()))
 
 
 def _mask_null_keys(
-    columns: dict[str, pa.Array], features: Sequence[WindowFeature], rows: _Rows, asked: Queries
+    columns: dict[str, pa.Array],
+    features: Sequence[WindowFeature],
+    no_rows: Callable[[], _Rows],
+    asked: Queries,
 ) -> None:
     """A request without a key has no windows, not even with its own event in them."""
     keys = asked.keys if isinstance(asked.keys, tuple) else (asked.keys,)
@@ -439,7 +532,7 @@ def _mask_null_keys(
     if not missing.any():
         return
     plain = [replace(feature, include_request=False) for feature in features]
-    empty = rows.take(np.zeros(0, np.int64)).history(None)
+    empty = no_rows().history()
     one = Queries(
         tuple(key.slice(0, 1) for key in keys) if len(keys) > 1 else keys[0].slice(0, 1), asked.q[:1]
     )
@@ -447,19 +540,6 @@ def _mask_null_keys(
     for feature in features:
         choose = pa.array(missing)
         columns[feature.name] = pc.if_else(choose, nothing[feature.name][0], columns[feature.name])
-
-
-def _partitions(
-    rows: Sequence[pa.Array], queries: object, n_parts: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The part of each row and each query, by key."""
-    asked = queries if isinstance(queries, tuple) else (queries,)
-    n_rows = len(rows[0])
-    mixed = np.zeros(n_rows + len(asked[0]), np.int64)
-    for mine, theirs in zip(rows, asked, strict=True):
-        codes = pc.dictionary_encode(pa.concat_arrays([mine, theirs])).indices.fill_null(0)
-        mixed = (mixed * 31 + codes.to_numpy(zero_copy_only=False)) % n_parts
-    return mixed[:n_rows], mixed[n_rows:]
 
 
 def _take_queries(asked: Queries, places: Micros) -> Queries:

@@ -23,6 +23,7 @@ from volano.records.learning import TrainingSetManifest
 from volano.records.receipt import Reconciliation
 from volano.runtime.datasets import rebuild
 from volano.runtime.labelling import read_labels
+from volano.runtime.scratch import FileScratch
 from volano.runtime.session import Session
 
 T = TypeVar("T")
@@ -118,9 +119,11 @@ def _audit_bundle(session: Session, decision: str, bundle: str, rows: pa.Table) 
     project = session.definitions.get(bundle)
     definition = project.decision(decision)
     service = project.model(definition.model).service
+    stores, functions = session.stores, session.bundles.get(bundle)
     facts = session.definitions.facts(bundle)
-    work = PointInTime(project, state_groups(project), facts, session.stores.sql, session.bundles.get(bundle))
-    return audit(rows, service, project.requests[definition.request], work)
+    with FileScratch(stores.data / "scratch") as scratch:
+        work = PointInTime(project, state_groups(project), facts, stores.sql, functions, scratch=scratch)
+        return audit(rows, service, project.requests[definition.request], work)
 
 
 def _reconciled(session: Session, known: Reconciliation | None) -> str:

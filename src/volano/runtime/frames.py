@@ -28,6 +28,7 @@ from volano.plan.definitions import (
 )
 from volano.protocols.functions import Functions
 from volano.runtime.labelling import LABELS, evidence_columns, read_labels
+from volano.runtime.scratch import FileScratch
 from volano.runtime.session import Session
 from volano.values.arrow import ARROW_TYPES, INSTANT
 from volano.values.event_ids import event_id
@@ -237,11 +238,13 @@ class Frames:
 
     def _compute(self, model: CompiledModel, spine: pa.Table, mode: Mode, stamp: Instant | None) -> pa.Table:
         project = self._project
-        work = PointInTime(
-            project, state_groups(project), self._facts, self._session.stores.sql, self._functions
-        )
+        stores = self._session.stores
         request = project.requests[model.service.request]
-        return work.features(model.service.inputs, spine, mode=mode, request=request, stamp=stamp)
+        with FileScratch(stores.data / "scratch") as scratch:
+            work = PointInTime(
+                project, state_groups(project), self._facts, stores.sql, self._functions, scratch=scratch
+            )
+            return work.features(model.service.inputs, spine, mode=mode, request=request, stamp=stamp)
 
 
 def inputs_of(frame: pa.Table, service: CompiledService, ids: pa.Array) -> pa.Table:
