@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.kernels.worlds import ARROW, TYPES, every_feature, history_of, ids_of, plain, queries_of, worlds
 from volano.errors import StateMismatchError
+from volano.kernels.arrays import NEVER
 from volano.kernels.chunks import (
     ChunkLayout,
     ChunkReader,
@@ -103,3 +105,56 @@ def test_a_removed_row_is_gone_and_an_empty_chunk_is_no_bytes() -> None:
     assert LAYOUT.merge([chunk], prune_before=2) != [chunk]
     assert LAYOUT.merge([chunk], prune_before=3) == [b""]
     assert np.array_equal(LAYOUT.packed(chunk).words, packed(rows).words)
+
+
+@relaxed
+@given(worlds(), st.integers(0, 10), st.randoms(use_true_random=False))
+def test_corrected_retracted_and_repeated_rows_leave_the_offline_bits(
+    world: tuple[list[Row], list[Query]], part: int, random: object
+) -> None:
+    rows, queries = world
+    features = FEATURES[part::11]
+    span = chunk_span_us(features, 0)
+    state: dict[tuple[object, int], bytes] = {}
+
+    def deliver(batch: list[Row], gone: list[Row]) -> None:
+        names = list(dict.fromkeys((r.key, int(chunk_number([r.event_time], span)[0])) for r in batch + gone))
+        place = {name: n for n, name in enumerate(names)}
+
+        def owner(r: Row) -> int:
+            return place[r.key, int(chunk_number([r.event_time], span)[0])]
+
+        merged = LAYOUT.merge(
+            [state.get(name, b"") for name in names],
+            packed(batch),
+            [owner(r) for r in batch],
+            gone=[(owner(r), r.row_id) for r in gone],
+        )
+        state.update(zip(names, merged, strict=True))
+
+    standing = [r for r in rows if r.visible_until == NEVER]
+    superseded = [r for r in rows if r.visible_until != NEVER]
+    first = superseded + random.sample(standing, len(standing) // 2)  # type: ignore[attr-defined]
+    random.shuffle(first)  # type: ignore[attr-defined]
+    # A row that takes the place of another of its id comes after that is gone; all others come in any order, twice.
+    deliver([r for r in first if r in superseded or r.row_id not in {s.row_id for s in superseded}], [])
+    deliver([], superseded)
+    for _ in range(2):
+        random.shuffle(standing)  # type: ignore[attr-defined]
+        for n in range(0, len(standing), 3):
+            deliver(standing[n : n + 3], [])
+    asked = [replace(query, as_of=NEVER - 1) for query in queries]
+    results = compute(features, history_of(rows), queries_of(asked))
+    reader = ChunkReader(features, LAYOUT)
+    for n, query in enumerate(asked):
+        if query.key is None:
+            continue
+        chunks = [
+            state[query.key, c] for c in chunk_numbers(features, span, query.q) if (query.key, c) in state
+        ]
+        own = packed([Row(query.key, query.q, query.request, (0,), 0, 0)])
+        ours = reader.read(chunks, query.q, exclude_id=query.exclude_id, request=own)
+        for f, x in zip(features, ours, strict=True):
+            assert bits(x) == bits(plain(results[f.name].slice(n, 1))[0]), (f, query)
+        hot = reader.read_many([chunks], [query.q], exclude_ids=[query.exclude_id], requests=own)
+        assert [bits(x) for x in hot[0]] == [bits(x) for x in ours]

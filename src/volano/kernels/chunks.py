@@ -438,15 +438,16 @@ class ChunkReader:
         """The features of many keys, or of one key at many instants; see `read`."""
         n = len(chunks)
         asks = np.zeros((n, 7), np.int64)
-        sizes = [sum(map(len, own)) >> 3 for own in chunks]
-        np.cumsum(sizes, out=asks[:, 1])
+        parts = list(map(b"".join, chunks))
+        asks[:, 1] = [*accumulate(map(len, parts))]
+        asks[:, 1] >>= 3
         asks[1:, 0] = asks[:-1, 1]
         asks[:, 2] = q
         asks[:, 3] = NEVER - 1 if as_of is None else as_of
         for k, i in enumerate(exclude_ids or ()):
             if i is not None:
                 asks[k, 4:] = 1, *_halves(i)
-        joined = b"".join([chunk for own in chunks for chunk in own])
+        joined = b"".join(parts)
         buf = np.frombuffer(joined, np.int64) if joined else _EMPTY
         own = self._no_request if requests is None else requests
         out = np.empty((n, self.n_words), np.int64)
@@ -466,8 +467,10 @@ class ChunkReader:
             columns[o] = [self._odd_value(p, kind, own, joined, request, n) for n, own in enumerate(words)]
         if out[:, n_outputs:].any():
             bits = np.unpackbits(out[:, n_outputs:].copy().view(np.uint8), axis=1, bitorder="little")
-            for n, o in zip(*np.nonzero(bits), strict=True):
-                columns[o][n] = None
+            for o in np.flatnonzero(bits.any(axis=0)).tolist():
+                column = columns[o]
+                for n in np.flatnonzero(bits[:, o]).tolist():
+                    column[n] = None
         if self._has_lists:
             columns = [columns[o] for o in self._places[:-1]]
         return list(zip(*columns, strict=True)) if columns else [()] * len(out)
