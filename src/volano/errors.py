@@ -83,6 +83,12 @@ class RequestError(VolanoError):
     code = "invalid_input"
 
 
+class IdReusedError(RequestError):
+    """A decision id came before with another request; the first one's answer stands."""
+
+    code = "id_reused"
+
+
 class UnknownNameError(VolanoError):
     """No definition, decision, source or model has this name."""
 

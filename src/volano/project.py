@@ -16,7 +16,7 @@ from volano.protocols.clock import Clock
 from volano.protocols.reporter import Reporter
 from volano.records.journal import DecisionMade, Operation
 from volano.records.learning import ModelVersion, ReleaseEvent, TrainingSetManifest
-from volano.records.receipt import Receipt, Reconciliation
+from volano.records.receipt import Account, Receipt
 from volano.runtime.applied import Applied
 from volano.runtime.checks import Finding
 from volano.runtime.clock import SystemClock
@@ -93,8 +93,8 @@ class Project:
         """How an accepted event ended, as far as it has."""
         return self._work.session.receipt(receipt_id)
 
-    def reconcile(self) -> Reconciliation:
-        """The account of everything accepted: stored, duplicate, conflict, quarantined or pending."""
+    def reconcile(self) -> Account:
+        """The account of events, decisions and shadow scores: stored, duplicate, conflict, quarantined or pending."""
         return self._work.session.reconcile()
 
     def decide(

@@ -187,9 +187,46 @@ def test_decisions_and_shadow_scores_are_stored_once(world):
     shadow = ShadowScored("d1", "get_risk", "risk", "v0", 0.25, START)
     world.door.log([DECISION, shadow, DECISION])
     world.applier.step()
-    world.door.log([shadow, msgspec.structs.replace(DECISION, attempt=1)])
+    world.door.log([shadow])
     world.applier.step()
-    assert fates(world) == ["stored", "stored", "duplicate", "duplicate", "stored"]
+    assert fates(world) == ["stored", "stored", "duplicate", "duplicate"]
+
+
+@pytest.mark.parametrize("at_once", [1, 10])
+def test_another_answer_to_a_decision_id_is_kept_as_an_attempt_and_another_request_is_a_conflict(
+    world, at_once
+):
+    """Two processes that did not know of each other: nothing that a caller was told is dropped."""
+    again = msgspec.structs.replace(DECISION, decided_at=DECISION.decided_at + 1)
+    other = msgspec.structs.replace(DECISION, request={**DECISION.request, "asked_for": -1.0})
+    wider = msgspec.structs.replace(again, request={**DECISION.request, "new_field": None})
+    elsewhere = msgspec.structs.replace(DECISION, decision="get_other_risk")
+    world.door.log([DECISION, again, other, DECISION, again, wider, elsewhere])
+    world.door.log([msgspec.structs.replace(DECISION, decided_at=DECISION.decided_at + 2, attempt=7)])
+    while world.applier.step(at_once):
+        pass
+    expected = ["stored", "stored", "conflict", "duplicate", "duplicate", "duplicate", "stored", "stored"]
+    assert fates(world) == expected
+    given = [fate.attempt for batch in world.apply_log.read(0, limit=100) for fate in batch.applied]
+    assert given == [None, 1, None, None, None, None, None, None]
+
+
+def test_a_restart_between_two_attempts_counts_on(world, tmp_path):
+    world.door.log([DECISION])
+    world.applier.step()
+    world.close()
+    with World(tmp_path) as restarted:
+        again = msgspec.structs.replace(DECISION, decided_at=DECISION.decided_at + 1)
+        restarted.door.log([again])
+        restarted.applier.step()
+        before = state(restarted)
+    (tmp_path / "online").rename(tmp_path / "lost")
+    with World(tmp_path) as rebuilt:
+        rebuilt.applier.recover()
+        assert state(rebuilt) == before
+        rebuilt.door.log([again, msgspec.structs.replace(again, action="no")])
+        rebuilt.applier.step()
+        assert fates(rebuilt) == ["stored", "stored", "duplicate", "stored"]
 
 
 def test_restarting_changes_nothing_and_goes_on(world, tmp_path):

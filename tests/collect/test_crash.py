@@ -77,7 +77,7 @@ def result(world: World) -> dict[str, object]:
     """Everything that may be compared: tables, fates and stamps, online state."""
     account = reconcile(world.reader, world.apply_log, world.lake)
     assert account.is_exact
-    assert account.pending == 0
+    assert account.total.pending == 0
     with world.online.snapshot() as snapshot:
         online = {key: value for key, value in snapshot.scan(b"", b"\xff" * 40) if key != CURSOR_KEY}
     return {

@@ -75,7 +75,7 @@ def test_what_was_answered_survives_a_loss_of_power_and_keeps_its_stamp(tmp_path
             world.committer.step()
             account = reconcile(world.reader, world.apply_log, world.lake)
             assert account.is_exact
-            assert account.pending == 0
+            assert account.total.pending == 0
 
 
 class SteppingClock:
@@ -147,4 +147,4 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_answered(tmp_path, capacity
         world.committer.step()
         account = reconcile(world.reader, world.apply_log, world.lake)
         assert account.is_exact
-        assert account.pending == 0
+        assert account.total.pending == 0

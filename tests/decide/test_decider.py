@@ -23,13 +23,20 @@ from tests.decide.projects import (
     model,
     release,
 )
-from volano.decide.decider import Decider
+from volano.decide.decider import Decider, Earlier, never_asked
 from volano.decide.serving import LoadedModel, Serving, prepare_serving
-from volano.errors import AuthorCodeError, RequestError, StateMismatchError, StoreError, UnknownNameError
+from volano.errors import (
+    AuthorCodeError,
+    IdReusedError,
+    RequestError,
+    StateMismatchError,
+    StoreError,
+    UnknownNameError,
+)
 from volano.kernels.assignment import exploration_draw
 from volano.plan.definitions import CompiledPolicy, CompiledProject
 from volano.protocols.online_store import OnlineReader
-from volano.records.journal import DecisionMade, decode_record, encode_record
+from volano.records.journal import DecisionMade, decode_record, encode_record, request_hash
 from volano.stores.lmdb_online_store import LmdbOnlineStore
 from volano.values.instants import BEGINNING, MINUTE_US, SECOND_US, Instant
 from volano.values.schema import Scalar
@@ -56,8 +63,10 @@ def serving_of(project: CompiledProject, online: OnlineReader, **changes: Any) -
 class Bench:
     """A decider with its log, and a stopwatch that a test moves."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, *, remembers: bool = False) -> None:
         self.logged: list[DecisionMade] = []
+        self.earlier: dict[tuple[str, str], Earlier] = {}
+        self.is_broken = False
         self.ns = 0
         self.step_ns = 1_000
         self.decider = Decider(
@@ -65,8 +74,18 @@ class Bench:
             clock=Now(),
             stopwatch=self.stopwatch,
             entropy=lambda: bytes(range(10)),
-            log=self.logged.append,
+            log=self.log,
+            find=self.find if remembers else never_asked,
         )
+
+    def log(self, made: DecisionMade) -> None:
+        self.logged.append(made)
+        self.earlier[made.decision, made.decision_id] = Earlier(request_hash(made.request), made, 1)
+
+    def find(self, decision: str, decision_id: str) -> Earlier | None:
+        if self.is_broken:
+            raise StoreError("the index cannot be read")
+        return self.earlier.get((decision, decision_id))
 
     def stopwatch(self) -> int:
         self.ns += self.step_ns
@@ -155,9 +174,40 @@ SOFTMAX = CompiledPolicy("softmax", {"temperature": 0.5})
 def test_a_retried_request_repeats_its_action(online: LmdbOnlineStore) -> None:
     bench = Bench(serving_of(make_project(policy=SOFTMAX), online))
     first = [bench.decide(decision_id=f"d-{i}") for i in range(50)]
-    again = [bench.decide(decision_id=f"d-{i}", attempt=1) for i in range(50)]
+    again = [bench.decide(decision_id=f"d-{i}") for i in range(50)]
     assert [made.action for made in first] == [made.action for made in again]
     assert {made.action for made in first} == {"warn", "ok"}
+
+
+def test_an_answer_that_is_known_is_given_again_and_not_logged_twice(online: LmdbOnlineStore) -> None:
+    bench = Bench(serving_of(make_project(), online), remembers=True)
+    first = bench.decide(decision_id="d-1")
+    assert bench.decide(decision_id="d-1", at=NOON + MINUTE_US) is first
+    assert bench.logged == [first]
+    assert bench.decide(decision_id="d-2").decision_id == "d-2"
+
+
+def test_an_id_that_was_used_for_another_request_is_refused(online: LmdbOnlineStore) -> None:
+    bench = Bench(serving_of(make_project(), online), remembers=True)
+    first = bench.decide(decision_id="d-1")
+    with pytest.raises(IdReusedError) as refused:
+        bench.decider.decide("get_risk", {**REQUEST, "distance": 1, "dest": "BOS"}, decision_id="d-1")
+    assert (
+        refused.value.where == "decision get_risk, asked at 2013-03-01T12:00:00Z; differs in dest, distance"
+    )
+    assert refused.value.mend and not refused.value.retryable
+    assert bench.logged == [first]
+
+
+def test_where_the_record_is_gone_or_nobody_can_know_the_decision_is_made_again(
+    online: LmdbOnlineStore,
+) -> None:
+    bench = Bench(serving_of(make_project(), online), remembers=True)
+    first = bench.decide(decision_id="d-1")
+    bench.earlier["get_risk", "d-1"] = Earlier(request_hash(first.request), None, 3)
+    assert bench.decide(decision_id="d-1").attempt == 3
+    bench.is_broken = True
+    assert bench.decide(decision_id="d-1").attempt == 0
 
 
 def test_exploration_is_drawn_from_decision_and_release(online: LmdbOnlineStore) -> None:

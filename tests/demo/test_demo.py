@@ -42,7 +42,11 @@ def test_every_promise_holds(twice: tuple[Outcome, Outcome, Path]) -> None:
     assert report.skew.checked > 500
     assert report.skew.mismatched == 0
     assert report.reconciliation.is_exact
-    assert report.reconciliation.accepted == report.reconciliation.stored == report.observations
+    assert report.reconciliation.accepted == report.reconciliation.stored
+    assert report.account.events.accepted == report.observations
+    assert report.account.decisions.accepted == report.decisions
+    assert report.account.shadows.accepted > 0
+    assert report.account.total == report.reconciliation
     assert sum(report.labels.values()) == report.decisions
     assert sum(month.decisions for month in report.months) == report.decisions
 

@@ -12,7 +12,7 @@ from tests.collect.world import SALE, START, World, project, sale
 from tests.organize.histories import live
 from volano.organize.backfill import Backfill, rebuild, write_parts
 from volano.organize.facts import Facts
-from volano.plan.state_index import INDEX_PREFIX, decode_known
+from volano.plan.state_index import DECISION_PREFIX, INDEX_PREFIX, decode_known, decode_known_decision
 from volano.records.handover import HandOver
 from volano.runtime.scratch import FileScratch
 from volano.stores.lmdb_online_store import LmdbOnlineStore
@@ -53,6 +53,11 @@ def state(online: LmdbOnlineStore) -> dict[bytes, object]:
             if key.startswith(INDEX_PREFIX):
                 known = decode_known(value)
                 found[key] = (known.hashes, known.standing, known.event_time, sorted(known.places))
+            elif key.startswith(DECISION_PREFIX):
+                asked = decode_known_decision(
+                    value
+                )  # what is filled from the lake has no place in the journal
+                found[key] = (asked.request, asked.answers, asked.next_attempt)
             else:
                 found[key] = value
     return found

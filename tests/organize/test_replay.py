@@ -23,12 +23,21 @@ from tests.collect.world import (
     sale,
     view_input,
 )
-from tests.organize.histories import decide_once, draw_request, draw_values, live, point_in_time
+from tests.organize.histories import (
+    decide_once,
+    draw_request,
+    draw_values,
+    live,
+    online_features,
+    point_in_time,
+)
 from volano.organize.audit import audit
 from volano.organize.backfill import Backfill
 from volano.organize.facts import Facts
+from volano.organize.features import PointInTime
 from volano.plan.definitions import CompiledService
 from volano.records.handover import HandOver
+from volano.records.journal import Operation
 from volano.runtime.scratch import FileScratch
 from volano.values.event_ids import row_id
 from volano.values.instants import DAY_US, HOUR_US, MINUTE_US, to_datetime
@@ -142,6 +151,103 @@ def test_table_and_stream_of_a_source_are_one_history(tmp_path, seed):
         live(world, random, 150, prefix=random.choice("st"))
         report = audit(world.lake.read("decision_get_risk"), SERVICE, ASK, point_in_time(world, handovers))
         assert report.checked > 30
+        assert report.differences == ()
+
+
+def with_lateness(definition, accept_late_us):
+    (source,) = definition.sources.values()
+    changed = msgspec.structs.replace(source, accept_late_us=accept_late_us)
+    return msgspec.structs.replace(definition, sources={"sales": changed})
+
+
+@pytest.mark.parametrize("later", [HOUR_US, 10 * DAY_US, None])
+@pytest.mark.parametrize("seed", range(2))
+def test_what_online_never_took_stays_unseen_whatever_the_source_accepts_later(tmp_path, seed, later):
+    """Late first statements, corrections and retractions; then the author changes his mind about lateness."""
+    with World(tmp_path) as world:
+        live(world, Random(seed), 250)
+        facts = world.lake.read("fact_sales")
+        late = facts.filter(facts["too_late"])
+        assert {"insert", "correct", "retract"} <= set(late["operation"].to_pylist())
+        assert pc.all(pc.invert(facts["too_late"].is_null())).as_py()
+        rows = world.lake.read("decision_get_risk")
+        changed = with_lateness(world.project, later)
+        features = PointInTime(
+            changed, world.groups, Facts(changed, world.lake, world.sql, {}), world.sql, world.functions
+        )
+        report = audit(rows, SERVICE, ASK, features)
+        assert report.checked > 60
+        assert report.differences == ()
+
+
+def test_a_log_from_before_lateness_was_written_down_is_read_by_the_rule(tmp_path):
+    with World(tmp_path) as world:
+        live(world, Random(1), 150)
+        report = audit(world.lake.read("decision_get_risk"), SERVICE, ASK, point_in_time(Unmarked(world)))  # type: ignore[arg-type]
+        assert report.checked > 30
+        assert report.differences == ()
+
+
+def test_the_lake_is_believed_about_lateness(tmp_path):
+    """The proof above can fail: where the mark is turned round, decisions differ."""
+    with World(tmp_path) as world:
+        live(world, Random(1), 150)
+        rows = world.lake.read("decision_get_risk")
+        report = audit(rows, SERVICE, ASK, point_in_time(Unmarked(world, says=False)))  # type: ignore[arg-type]
+        assert report.mismatched > 0
+
+
+class Unmarked:
+    """A world whose lake says nothing, or something wrong, of lateness."""
+
+    def __init__(self, world, says=None):
+        self._world = world
+        self._says = says
+        self.lake = self
+
+    def __getattr__(self, name):
+        return getattr(self._world, name)
+
+    def version(self, table):
+        return self._world.lake.version(table)
+
+    def read(self, table, **options):
+        rows = self._world.lake.read(table, **options)
+        if "too_late" not in rows.column_names:
+            return rows
+        marks = pa.array([self._says] * rows.num_rows, pa.bool_())
+        return rows.set_column(rows.column_names.index("too_late"), "too_late", marks)
+
+
+def test_a_correction_in_time_replaces_a_row_that_no_window_reaches_any_more(tmp_path):
+    """The old row's chunk was pruned; the correction moves the row to a moment that windows reach."""
+    service = CompiledService(
+        "risk",
+        "Ask",
+        tuple(view_input(view, each.name) for view in (SHOP, DEAR) for each in view.features),
+    )
+    definition = project(views=(SHOP, DEAR))
+    model = msgspec.structs.replace(definition.models["risk"], service=service)
+    with World(tmp_path, msgspec.structs.replace(definition, models={"risk": model})) as world:
+        world.door.accept("sales", [sale("a", START), sale("b", START)])
+        world.applier.step()
+        later = START + 4 * DAY_US
+        world.clock.advance_to(later)
+        assert world.applier.prune(later) > 0
+        world.door.accept(
+            "sales", [sale("a", later - HOUR_US, amount=7.0)], operation=Operation.CORRECT, revision=1
+        )
+        world.door.accept("sales", [{"sale_id": "b"}], operation=Operation.RETRACT, revision=1)
+        world.applier.step()
+        world.clock.advance_to(later + MINUTE_US)
+        live(world, Random(0), 30, service=service)
+        online = online_features(world, service)
+        slots, _ = online.read(
+            {"sale_id": "x", "shop": "corner", "card": 1, "asked_for": 1.0}, later + MINUTE_US
+        )
+        assert online.served(slots)[0] == 1
+        report = audit(world.lake.read("decision_get_risk"), service, ASK, point_in_time(world))
+        assert report.checked > 5
         assert report.differences == ()
 
 

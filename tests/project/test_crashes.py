@@ -69,7 +69,7 @@ def assert_as_undisturbed(folder: Path, finished: Path) -> None:
         assert_sound(one)
         account = one.work.session.reconcile()
         assert account.is_exact
-        assert account.pending == 0
+        assert account.total.pending == 0
 
 
 def test_every_phase_has_effects_to_be_killed_at(trace):

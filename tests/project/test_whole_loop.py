@@ -10,7 +10,7 @@ import pytest
 
 from tests.project.world import DECISION, Item, World, assert_sound, items, learnt, tables
 from volano.records.journal import Operation
-from volano.records.receipt import ReceiptStatus
+from volano.records.receipt import ReceiptStatus, Reconciliation
 from volano.runtime.jobs import JobRun
 from volano.values.instants import HOUR_US, MINUTE_US, Instant, from_datetime
 
@@ -49,9 +49,12 @@ def _is_ahead(item: Item) -> bool:
 
 
 def test_every_accepted_event_ends_as_the_rules_say(world):
-    account = world.work.session.reconcile()
-    expected = fates(world.script)
-    assert account.is_exact
+    whole = world.work.session.reconcile()
+    n_asked = sum(item.target == DECISION for item in world.script)
+    assert whole.is_exact
+    assert whole.decisions == Reconciliation(n_asked, n_asked, 0, 0, 0, 0)
+    assert whole.shadows.accepted == whole.shadows.stored > 0
+    account, expected = whole.events, fates(world.script)
     assert account.accepted == sum(item.target != DECISION for item in world.script)
     assert account.pending == 0
     assert {name: getattr(account, name) for name in expected} == dict(expected)

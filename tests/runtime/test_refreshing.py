@@ -345,7 +345,7 @@ def test_a_refresh_that_was_cut_short_goes_on_and_repeats_nothing(tmp_path, monk
     assert sorted(row["visit_id"] for row in standing(world, "visits")) == sorted(
         row["visit_id"] for row in world.visits
     )
-    account = world.session.reconcile()
+    account = world.session.reconcile().events
     assert account.duplicate == account.conflict == account.quarantined == 0
     world.project.close()
 

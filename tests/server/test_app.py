@@ -79,8 +79,8 @@ def test_batches_keep_the_good_neighbours_of_a_bad_event(shop: Path, project: Pr
             project.drain(commit=True)
             after = project.reconcile()
             assert after.is_exact
-            assert after.accepted - before.accepted == 8
-            assert after.quarantined - before.quarantined == 2
+            assert after.events.accepted - before.events.accepted == 8
+            assert after.events.quarantined - before.events.quarantined == 2
 
     run(work)
 
@@ -229,5 +229,27 @@ def test_callers_that_come_together_share_a_sync_and_its_failure() -> None:
         journal.fails = False
         await commit.append([b"z"])
         await commit.close()
+
+    run(work)
+
+
+def test_the_same_decision_id_gets_the_same_answer_from_another_worker_too_and_another_request_is_told(
+    shop: Path, project: Project
+) -> None:
+    async def work() -> None:
+        header = {"Volano-Decision-Id": "retried-1"}
+        async with asker(shop) as http:
+            first = await http.ask("POST", f"/v1/decide/{DECISION}", checkout(31), header)
+            again = await http.ask("POST", f"/v1/decide/{DECISION}", checkout(31), header)
+            assert first.status == 200 and again.body == first.body
+        async with asker(shop) as restarted:  # what nobody applied yet waits in the journal
+            again = await restarted.ask("POST", f"/v1/decide/{DECISION}", checkout(31), header)
+            assert again.body == first.body
+            project.drain(commit=True)
+            again = await restarted.ask("POST", f"/v1/decide/{DECISION}", checkout(31), header)
+            assert again.body == first.body
+            other = await restarted.ask("POST", f"/v1/decide/{DECISION}", checkout(32), header)
+            assert (other.status, other.body["type"]) == (409, "urn:volano:error:id_reused")
+            assert "order_id" in other.body["where"] and other.body["mend"]
 
     run(work)

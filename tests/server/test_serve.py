@@ -146,8 +146,9 @@ def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
         assert server.stop() == 0
     with Project.open(shop) as project:
         project.drain(commit=True)
-        account = project.reconcile()
-        assert account.is_exact and account.pending == 0
+        whole = project.reconcile()
+        assert whole.is_exact and whole.total.pending == 0
+        account = whole.events
         assert account.conflict == account.quarantined == 0
         stored = project._work.stores.lake.read("fact_orders", columns=["order_id"])["order_id"].to_pylist()
         assert len(stored) == len(set(stored)) == account.stored

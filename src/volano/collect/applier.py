@@ -24,8 +24,10 @@ from volano.plan.state_index import (
     CURSOR_KEY,
     NOTHING_STANDS,
     Known,
+    KnownDecision,
     decision_key,
     decode_known,
+    decode_known_decision,
     encode_known,
     event_key,
     event_prefix,
@@ -43,7 +45,9 @@ from volano.records.journal import (
     JournalRecord,
     Operation,
     ShadowScored,
+    answer_hash,
     decode_record,
+    request_hash,
 )
 from volano.records.receipt import Applied, ApplyBatch, ReceiptStatus
 from volano.values.event_ids import ROW_ID_BYTES, row_id
@@ -58,6 +62,9 @@ _QUARANTINED: Final = ReceiptStatus.QUARANTINED.value
 _OTHER_PAYLOAD: Final[Problem] = (
     "conflict", "", "the same id and revision came before with another payload; the first stays"
 )  # fmt: skip
+_OTHER_REQUEST: Final[Problem] = (
+    "conflict", "", "the same decision id came before with another request; the first stays"
+)  # fmt: skip
 _RECOVERED_AT_ONCE: Final = 64
 
 
@@ -68,6 +75,11 @@ class _Source(NamedTuple):
     schema: SourceSchema
     prefix: bytes
     groups: tuple[GroupState, ...]
+
+    def is_late(self, cells: Cells, stamp: Instant) -> bool:
+        """Whether an event comes later than its source accepts: it is stored, and changes no feature."""
+        late_us, event_time = self.definition.accept_late_us, cells[self.schema.time_at]
+        return late_us is not None and event_time is not None and stamp - event_time > late_us  # type: ignore[operator]
 
 
 class Applier:
@@ -167,7 +179,7 @@ class Applier:
         if not entries:
             return 0
         records = [decode_record(entry.record) for entry in entries]
-        work = _Batch(self, records)
+        work = _Batch(self, records, entries)
         applied = tuple(map(work.decide, records, stamps.take(len(records))))
         batch = ApplyBatch(self._sequence + 1, _ranges(entries), applied, stamps.last)
         # An apply log that names bytes which a loss of power takes away could not be followed.
@@ -223,7 +235,7 @@ class Applier:
     def _apply_again(self, batch: ApplyBatch) -> int:
         found = list(applied_entries(self._journal, [batch]))
         records = [decode_record(one.entry.record) for one in found]
-        work = _Batch(self, records)
+        work = _Batch(self, records, [one.entry for one in found])
         for record, one in zip(records, found, strict=True):
             work.repeat(record, one.applied)
         self._write(batch, work)
@@ -241,7 +253,9 @@ class Applier:
 class _Batch:
     """One batch on its way: the index entries it touches, and what changes in the chunks."""
 
-    def __init__(self, applier: Applier, records: Sequence[JournalRecord]) -> None:
+    def __init__(
+        self, applier: Applier, records: Sequence[JournalRecord], entries: Sequence[JournalEntry]
+    ) -> None:
         self._applier = applier
         self._namespace = applier._namespace
         self._sources = applier._sources
@@ -250,9 +264,17 @@ class _Batch:
         with applier._online.snapshot() as snapshot:
             found = snapshot.get_many(wanted)
         self._keys = iter(keys)
-        self._known: dict[bytes, Known | None] = {
-            key: None if data is None else decode_known(data) for key, data in zip(wanted, found, strict=True)
+        self._places = iter(entries)
+        decisions = {
+            key for key, record in zip(keys, records, strict=True) if isinstance(record, DecisionMade)
         }
+        self._known: dict[bytes, Known | None] = {}
+        self._asked: dict[bytes, KnownDecision | None] = {}
+        for key, data in zip(wanted, found, strict=True):
+            if key in decisions:
+                self._asked[key] = None if data is None else decode_known_decision(data)
+            else:
+                self._known[key] = None if data is None else decode_known(data)
         self._touched: set[bytes] = set()
         self._change = StateChange(applier._joined)
 
@@ -264,7 +286,7 @@ class _Batch:
                     return None
                 return event_key(source.prefix, row_id(record.event_id))
             case DecisionMade():
-                return decision_key(self._namespace, record.decision, record.decision_id, record.attempt)
+                return decision_key(self._namespace, record.decision, record.decision_id)
             case ShadowScored():
                 return shadow_key(
                     self._namespace, record.decision, record.decision_id, record.attempt, record.model_version
@@ -272,10 +294,12 @@ class _Batch:
 
     def decide(self, record: JournalRecord, stamp: Instant) -> Applied:
         """The fate of the next record; what it changes is noted."""
-        key = next(self._keys)
+        key, place = next(self._keys), next(self._places)
         if isinstance(record, EventReceived):
             return self._decide_event(record, key, stamp)
         assert key is not None
+        if isinstance(record, DecisionMade):
+            return self._decide_decision(record, key, stamp, place)
         if self._known[key] is not None:
             return Applied(_DUPLICATE, stamp)
         self._remember(key, Known())
@@ -283,15 +307,22 @@ class _Batch:
 
     def repeat(self, record: JournalRecord, applied: Applied) -> None:
         """Note what the next record changes, its fate being known."""
-        key = next(self._keys)
+        key, place = next(self._keys), next(self._places)
         if applied.status != _STORED:
             return
         assert key is not None
-        if isinstance(record, EventReceived):
-            source = self._sources[record.source]
-            self._store(record, source, source.schema.values(record.payload), key, applied.applied_at)
-        else:
-            self._remember(key, Known())
+        match record:
+            case EventReceived():
+                source, stamp = self._sources[record.source], applied.applied_at
+                cells = source.schema.values(record.payload)
+                # What was late when it came is late for ever, whatever its source accepts by now.
+                late = source.is_late(cells, stamp) if applied.late is None else applied.late
+                self._store(record, source, cells, key, stamp, late)
+            case DecisionMade():
+                attempt = record.attempt if applied.attempt is None else applied.attempt
+                self._remember_answer(record, key, attempt, place)
+            case ShadowScored():
+                self._remember(key, Known())
 
     def effects(self) -> tuple[dict[bytes, bytes], list[bytes]]:
         """Puts and deletes of the whole batch."""
@@ -300,7 +331,7 @@ class _Batch:
             puts, deletes = self._change.effects(self._applier._groups, snapshot, failures)
         self._applier.failures.extend(failures)
         for key in self._touched:
-            known = self._known[key]
+            known = self._known.get(key) or self._asked.get(key)
             assert known is not None
             puts[key] = encode_known(known)
         return puts, deletes
@@ -321,15 +352,42 @@ class _Batch:
             cells = source.schema.values(record.payload)
         except Misfit as misfit:
             return Applied(_QUARANTINED, stamp, ("schema_changed", *misfit.problem[1:]))
-        self._store(record, source, cells, key, stamp)
-        return Applied(_STORED, stamp)
+        late = source.is_late(cells, stamp)
+        self._store(record, source, cells, key, stamp, late)
+        return Applied(_STORED, stamp, None, None, late)
+
+    def _decide_decision(
+        self, record: DecisionMade, key: bytes, stamp: Instant, place: JournalEntry
+    ) -> Applied:
+        """The first answer to an id stands; one of a process that did not know it is kept beside it."""
+        known = self._asked[key]
+        if known is None:
+            self._remember_answer(record, key, record.attempt, place)
+            return Applied(_STORED, stamp)
+        if known.request != request_hash(record.request):
+            return Applied(_CONFLICT, stamp, _OTHER_REQUEST)
+        if _answer(record) in known.answers:
+            return Applied(_DUPLICATE, stamp)
+        attempt = max(known.next_attempt, record.attempt)
+        self._remember_answer(record, key, attempt, place)
+        return Applied(_STORED, stamp, None, None if attempt == record.attempt else attempt)
+
+    def _remember_answer(self, record: DecisionMade, key: bytes, attempt: int, place: JournalEntry) -> None:
+        known, answer = self._asked[key], _answer(record)
+        if known is None:
+            where = (place.segment, place.start, place.end)
+            self._asked[key] = KnownDecision(request_hash(record.request), [answer], attempt + 1, where)
+        else:
+            known.answers.append(answer)
+            known.next_attempt = attempt + 1
+        self._touched.add(key)
 
     def _remember(self, key: bytes, known: Known) -> None:
         self._known[key] = known
         self._touched.add(key)
 
     def _store(
-        self, record: EventReceived, source: _Source, cells: Cells, key: bytes, stamp: Instant
+        self, record: EventReceived, source: _Source, cells: Cells, key: bytes, stamp: Instant, late: bool
     ) -> None:
         known = self._known[key]
         if known is None:
@@ -337,12 +395,9 @@ class _Batch:
         else:
             known.hashes[record.revision] = record.payload_hash
         self._remember(key, known)
+        if late or record.revision <= known.standing:
+            return
         event_time = cells[source.schema.time_at]
-        late_us = source.definition.accept_late_us
-        if late_us is not None and event_time is not None and stamp - event_time > late_us:  # type: ignore[operator]
-            return
-        if record.revision <= known.standing:
-            return
         row = key[-ROW_ID_BYTES:]
         if known.standing != NOTHING_STANDS:
             self._change.remove(source.definition.name, known, row, stamp)
@@ -354,6 +409,10 @@ class _Batch:
         known.event_time = event_time  # type: ignore[assignment]
         arrival = Arrival(record.event_id, row, event_time, stamp, cells, known)  # type: ignore[arg-type]
         self._change.insert(source.definition.name, arrival)
+
+
+def _answer(made: DecisionMade) -> bytes:
+    return answer_hash(made.decided_at, made.features_as_of, made.release_id, made.action)
 
 
 def _ranges(entries: Iterable[JournalEntry]) -> tuple[tuple[str, int, int], ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, assert_never
 
 import pyarrow as pa
 
@@ -34,7 +34,15 @@ from volano.plan.definitions import CompiledProject, CompiledRequest, CompiledSe
 from volano.protocols.apply_log import ApplyLogReader
 from volano.protocols.journal import JournalReader
 from volano.protocols.lake import LakeWriter
-from volano.records.journal import DecisionMade, EventReceived, ShadowScored, decode_record
+from volano.records.journal import (
+    DecisionMade,
+    EventReceived,
+    JournalRecord,
+    ShadowScored,
+    decode_record,
+    encode_record,
+    kind_of,
+)
 from volano.records.receipt import Applied, ApplyBatch, ReceiptStatus
 from volano.values.arrow import ARROW_TYPES
 from volano.values.instants import BEGINNING
@@ -132,7 +140,7 @@ class Committer:
         tables: defaultdict[str, list[_Row]] = defaultdict(list)
         for sequence, entry, applied in entries:
             record = decode_record(entry.record)
-            for name in _destinations(record, applied):
+            for name in destinations(record, applied.status):
                 if sequence > self._last_of(name):
                     tables[name].append(_Row(record, applied))
         return tables
@@ -236,19 +244,46 @@ class Committer:
         return project.model(declared.model).service, project.requests[declared.request]
 
 
-def _destinations(record: EventReceived | DecisionMade | ShadowScored, applied: Applied) -> tuple[str, ...]:
-    """The tables a record has a row in. Every event has a receipt."""
+def destinations(record: JournalRecord, status: str) -> tuple[str, ...]:
+    """The tables that an applied record has a row in; it is counted in the first.
+
+    Every event has a receipt; of decisions and shadow scores, which are their own receipts, those that are not stored.
+    """
+    if status == ReceiptStatus.DUPLICATE:
+        return (RECEIPTS,)
+    if status != ReceiptStatus.STORED:
+        return QUARANTINE, RECEIPTS
     match record:
         case EventReceived():
-            if applied.status == ReceiptStatus.STORED:
-                return fact_table(record.source), RECEIPTS
-            if applied.status == ReceiptStatus.DUPLICATE:
-                return (RECEIPTS,)
-            return QUARANTINE, RECEIPTS
+            return fact_table(record.source), RECEIPTS
         case DecisionMade():
-            return (decision_table(record.decision),) if applied.status == ReceiptStatus.STORED else ()
+            return (decision_table(record.decision),)
         case ShadowScored():
-            return (SHADOWS,) if applied.status == ReceiptStatus.STORED else ()
+            return (SHADOWS,)
+    assert_never(record)
+
+
+class _Identity(NamedTuple):
+    """What a receipt says of any record."""
+
+    receipt_id: str | None
+    source: str
+    event_id: str
+    revision: int
+    received_at: int
+
+
+def _identity(record: JournalRecord) -> _Identity:
+    match record:
+        case EventReceived():
+            return _Identity(
+                record.receipt_id, record.source, record.event_id, record.revision, record.received_at
+            )
+        case DecisionMade():
+            return _Identity(None, record.decision, record.decision_id, record.attempt, record.decided_at)
+        case ShadowScored():
+            return _Identity(None, record.decision, record.decision_id, record.attempt, record.scored_at)
+    assert_never(record)
 
 
 def _fact_columns(rows: list[_Row], cells: list[tuple[Any, ...]], time_at: int) -> dict[str, list[Any]]:
@@ -263,6 +298,7 @@ def _fact_columns(rows: list[_Row], cells: list[tuple[Any, ...]], time_at: int) 
         "known_at": applied_at,
         "receipt_id": [row.record.receipt_id for row in rows],
         "payload_hash": [row.record.payload_hash for row in rows],
+        "too_late": [row.applied.late for row in rows],
     }
 
 
@@ -271,6 +307,10 @@ def _decision_column(field: pa.Field, rows: list[_Row]) -> pa.Array:
     match field.name:
         case "applied_at":
             values = [row.applied.applied_at for row in rows]
+        case "attempt":
+            values = [
+                row.record.attempt if row.applied.attempt is None else row.applied.attempt for row in rows
+            ]
         case "latency_us":
             values = [list(row.record.latency_us.items()) for row in rows]
         case "features_as_of":
@@ -295,31 +335,38 @@ def _shadows(rows: list[_Row]) -> pa.Table:
 
 
 def _receipts(rows: list[_Row]) -> pa.Table:
-    columns = [
-        [row.record.receipt_id for row in rows],
-        [row.record.source for row in rows],
-        [row.record.event_id for row in rows],
-        [row.record.revision for row in rows],
+    known = [_identity(row.record) for row in rows]
+    columns: list[list[Any]] = [
+        [kind_of(row.record) for row in rows],
+        [each.receipt_id for each in known],
+        [each.source for each in known],
+        [each.event_id for each in known],
+        [each.revision for each in known],
         [row.applied.status for row in rows],
-        [row.record.received_at for row in rows],
+        [each.received_at for each in known],
         [row.applied.applied_at for row in rows],
     ]
     return _table(columns, RECEIPT_COLUMNS)
 
 
 def _quarantine(rows: list[_Row]) -> pa.Table:
-    problems = [row.applied.problem or row.record.problem or _NO_PROBLEM for row in rows]
-    columns = [
-        [row.record.receipt_id for row in rows],
-        [row.record.source for row in rows],
-        [row.record.event_id for row in rows],
-        [row.record.revision for row in rows],
+    known = [_identity(row.record) for row in rows]
+    problems = [row.applied.problem or getattr(row.record, "problem", None) or _NO_PROBLEM for row in rows]
+    columns: list[list[Any]] = [
+        [kind_of(row.record) for row in rows],
+        [each.receipt_id for each in known],
+        [each.source for each in known],
+        [each.event_id for each in known],
+        [each.revision for each in known],
         [row.applied.status for row in rows],
         [problem[0] for problem in problems],
         [problem[1] for problem in problems],
         [problem[2] for problem in problems],
-        [row.record.payload for row in rows],
-        [row.record.received_at for row in rows],
+        [
+            row.record.payload if isinstance(row.record, EventReceived) else encode_record(row.record)
+            for row in rows
+        ],
+        [each.received_at for each in known],
         [row.applied.applied_at for row in rows],
     ]
     return _table(columns, QUARANTINE_COLUMNS)

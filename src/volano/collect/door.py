@@ -136,12 +136,14 @@ class Door:
             self._journal.append(records, sync=True)
         return n_problems
 
-    def log(self, records: Sequence[DecisionMade | ShadowScored], *, sync: bool = False) -> None:
-        """Journal decisions and shadow scores, in one append.
+    def log(self, records: Sequence[DecisionMade | ShadowScored], *, sync: bool = False) -> list[bytes]:
+        """Journal decisions and shadow scores, in one append; returns their wire forms.
 
         Without `sync` they survive a kill of the process but not a loss of power.
         """
-        self._journal.append([encode_record(record) for record in records], sync=sync)
+        written = [encode_record(record) for record in records]
+        self._journal.append(written, sync=sync)
+        return written
 
     def _receive(
         self,

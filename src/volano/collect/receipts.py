@@ -6,21 +6,37 @@ The account is counted at both ends: what was accepted in the journal, what beca
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
+
+import pyarrow.compute as pc
 
 from volano.collect.applied import applied_entries
-from volano.collect.committer import WRITER
-from volano.collect.tables import QUARANTINE, RECEIPTS, fact_table
+from volano.collect.committer import WRITER, destinations
+from volano.collect.tables import QUARANTINE, RECEIPTS, SHADOWS, decision_table, fact_table
 from volano.errors import UnknownNameError
 from volano.protocols.apply_log import ApplyLogReader
 from volano.protocols.journal import JournalReader
 from volano.protocols.lake import LakeReader, LakeWriter
-from volano.records.journal import EventReceived, decode_record
-from volano.records.receipt import Receipt, ReceiptStatus, Reconciliation
+from volano.records.journal import (
+    DECISION,
+    EVENT,
+    SHADOW,
+    EventReceived,
+    JournalRecord,
+    decode_record,
+    kind_of,
+)
+from volano.records.receipt import Account, Applied, Receipt, ReceiptStatus, Reconciliation
+from volano.values.instants import BEGINNING, Instant
 
 _AT_ONCE: Final = 10_000
 _BATCHES: Final = 1_024
-_TABLE_OF: Final = {ReceiptStatus.CONFLICT: QUARANTINE, ReceiptStatus.QUARANTINED: QUARANTINE}
+_SET_ASIDE: Final = (ReceiptStatus.CONFLICT, ReceiptStatus.QUARANTINED)
+_TOO_LATE: Final = (
+    "too_late",
+    "",
+    "it came later than its source accepts: it is stored, may be evidence of a label, and changes no feature",
+)
 
 
 class Receipts:
@@ -64,19 +80,23 @@ class Receipts:
             for _, entry, applied in applied_entries(self._journal, batches):
                 record = decode_record(entry.record)
                 if isinstance(record, EventReceived) and record.receipt_id == receipt_id:
-                    return Receipt(receipt_id, ReceiptStatus(applied.status), applied.problem)
+                    problem = _TOO_LATE if applied.late else applied.problem
+                    return Receipt(receipt_id, ReceiptStatus(applied.status), problem)
         return None
 
     def _find_committed(self, receipt_id: str) -> Receipt | None:
         if self._lake.version(RECEIPTS) is None:
             return None
         only = {"receipt_id": (receipt_id, receipt_id + "\x00")}
-        rows = self._lake.read(RECEIPTS, columns=["status"], where=only)
+        rows = self._lake.read(RECEIPTS, columns=["status", "source"], where=only)
         if rows.num_rows == 0:
             return None
         status = ReceiptStatus(rows["status"][0].as_py())
         problem = None
-        if status in _TABLE_OF:
+        if status is ReceiptStatus.STORED:
+            stored = self._lake.read(fact_table(rows["source"][0].as_py()), columns=["too_late"], where=only)
+            problem = _TOO_LATE if stored.num_rows and stored["too_late"][0].as_py() else None
+        if status in _SET_ASIDE:
             why = self._lake.read(QUARANTINE, columns=["reason", "field", "message"], where=only)
             if why.num_rows:
                 problem = (why["reason"][0].as_py(), why["field"][0].as_py(), why["message"][0].as_py())
@@ -93,72 +113,146 @@ class Receipts:
         return None
 
 
-def reconcile(journal: JournalReader, apply_log: ApplyLogReader, lake: LakeWriter) -> Reconciliation:
-    """Count every accepted event where it was accepted and where it ended.
+def reconcile(journal: JournalReader, apply_log: ApplyLogReader, lake: LakeWriter) -> Account:
+    """Count every accepted record where it was accepted and where it ended.
 
-    Stored events are counted in the fact tables, conflicts and quarantined ones in `quarantine`, duplicates in
-    `receipt`; what was applied and is not committed yet by its fate in the apply log; the rest is pending.
+    What is stored is counted in its own table, conflicts and quarantined ones in `quarantine`, duplicates in `receipt`;
+    what was applied and is not committed yet by its fate in the apply log; the rest is pending. Counts from the
+    end of the journey to its beginning, so it is exact also while another process accepts, applies and commits.
     """
-    accepted = _count_accepted(journal)
-    ended = _count_lake(lake)
-    applied: dict[str, int] = {}
-    n_applied = 0
+    ends = _Ends(lake)
+    n_applied: Counter[str] = Counter()
     after = 0
     while batches := apply_log.read(after, limit=_BATCHES):
         after = batches[-1].sequence
         for sequence, entry, fate in applied_entries(journal, batches):
             record = decode_record(entry.record)
-            if not isinstance(record, EventReceived):
-                continue
-            n_applied += 1
-            table = _table_of(record, ReceiptStatus(fate.status))
-            if table not in applied:
-                applied[table] = _committed(lake, table)
-            if sequence > applied[table]:
-                ended[ReceiptStatus(fate.status)] += 1
-    return Reconciliation(
-        accepted=accepted,
-        stored=ended[ReceiptStatus.STORED],
-        duplicate=ended[ReceiptStatus.DUPLICATE],
-        conflict=ended[ReceiptStatus.CONFLICT],
-        quarantined=ended[ReceiptStatus.QUARANTINED],
-        pending=accepted - n_applied,
+            n_applied[kind_of(record)] += 1
+            ends.count(record, fate, sequence)
+    accepted = _count_accepted(journal)
+    return Account(
+        *(ends.account(kind, accepted[kind], n_applied[kind]) for kind in (EVENT, DECISION, SHADOW))
     )
 
 
-def _table_of(record: EventReceived, status: ReceiptStatus) -> str:
-    if status is ReceiptStatus.STORED:
-        return fact_table(record.source)
-    return _TABLE_OF.get(status, RECEIPTS)
+class Total(NamedTuple):
+    """All kinds together, and of the stored events those that came too late to change a feature, by source."""
+
+    account: Reconciliation
+    too_late: dict[str, int]
+
+
+def total(journal: JournalReader, apply_log: ApplyLogReader, lake: LakeWriter) -> Total:
+    """The account of all kinds together, with what was applied counted in the apply log: reads no old journal."""
+    ends = _Ends(lake)
+    n_applied = 0
+    cursor: dict[str, int] = {}
+    after = 0
+    while batches := apply_log.read(after, limit=_BATCHES):
+        after = batches[-1].sequence
+        for batch in batches:
+            n_applied += len(batch.applied)
+            cursor.update({segment: end for segment, _, end in batch.ranges})
+        waiting = [batch for batch in batches if batch.sequence > ends.oldest]
+        for sequence, entry, fate in applied_entries(journal, waiting):
+            ends.count(decode_record(entry.record), fate, sequence)
+    accepted = n_applied
+    while entries := journal.read(cursor, limit=_AT_ONCE):
+        accepted += len(entries)
+        cursor.update({entry.segment: entry.end for entry in entries})
+    return Total(ends.account(None, accepted, n_applied), dict(sorted(ends.too_late.items())))
+
+
+def committed_until(apply_log: ApplyLogReader, lake: LakeWriter) -> Instant:
+    """The stamp up to which every table is committed, also while another process commits; BEGINNING before the first.
+
+    A commit writes table by table, receipts last: a decision may be in the lake before a fact that it saw.
+    """
+    sequence = _committed(lake, RECEIPTS)
+    batches = apply_log.read(sequence - 1, limit=1) if sequence else []
+    return batches[0].last_stamp if batches else BEGINNING
+
+
+class _Ends:
+    """Where records ended, by kind and status: rows of the lake, then what the apply log says of later ones."""
+
+    def __init__(self, lake: LakeWriter) -> None:
+        self._lake = lake
+        self._ended: Counter[tuple[str, str]] = Counter()
+        self._until: dict[str, int] = {}
+        self.too_late: Counter[str] = Counter()
+        # Receipts are written last, so what was committed later than they say cannot be missed in another table.
+        tables = sorted(lake.tables(), key=lambda name: name != RECEIPTS)
+        self.oldest = 0 if RECEIPTS not in tables else _committed(lake, RECEIPTS)
+        for table in tables:
+            self._count_table(table)
+
+    def count(self, record: JournalRecord, fate: Applied, sequence: int) -> None:
+        """Count an applied record, unless its table holds it."""
+        if sequence > self._until.get(destinations(record, fate.status)[0], 0):
+            self._ended[kind_of(record), fate.status] += 1
+            if fate.late and isinstance(record, EventReceived):
+                self.too_late[record.source] += 1
+
+    def account(self, kind: str | None, accepted: int, n_applied: int) -> Reconciliation:
+        """The account of a kind, or of all when None."""
+        ended: Counter[str] = Counter()
+        for (of_kind, status), n in self._ended.items():
+            if kind in (None, of_kind):
+                ended[status] += n
+        return Reconciliation(
+            accepted=accepted,
+            stored=ended[ReceiptStatus.STORED],
+            duplicate=ended[ReceiptStatus.DUPLICATE],
+            conflict=ended[ReceiptStatus.CONFLICT],
+            quarantined=ended[ReceiptStatus.QUARANTINED],
+            pending=accepted - n_applied,
+        )
+
+    def _count_table(self, table: str) -> None:
+        """Count the rows of a table and note how far it is committed, as of one moment."""
+        while True:
+            until = _committed(self._lake, table)
+            found, n_late = _count_rows(self._lake, table)
+            if until == _committed(self._lake, table):
+                break
+        self._until[table] = until
+        self._ended += found
+        if n_late:
+            self.too_late[table.removeprefix(fact_table(""))] = n_late
 
 
 def _committed(lake: LakeWriter, table: str) -> int:
     return 0 if lake.version(table) is None else lake.committed(table, WRITER)
 
 
-def _count_accepted(journal: JournalReader) -> int:
+def _count_accepted(journal: JournalReader) -> Counter[str]:
     cursor: dict[str, int] = {}
-    n_events = 0
+    n_records: Counter[str] = Counter()
     while entries := journal.read(cursor, limit=_AT_ONCE):
         for segment, _, end, data in entries:
             cursor[segment] = end
-            n_events += isinstance(decode_record(data), EventReceived)
-    return n_events
+            n_records[kind_of(decode_record(data))] += 1
+    return n_records
 
 
-def _count_lake(lake: LakeReader) -> Counter[ReceiptStatus]:
-    counts: Counter[ReceiptStatus] = Counter()
-    tables = lake.tables()
-    for table in tables:
-        if table.startswith(fact_table("")):
-            counts[ReceiptStatus.STORED] += lake.read(table, columns=["revision"]).num_rows
-    if QUARANTINE in tables:
-        for status in lake.read(QUARANTINE, columns=["status"])["status"].to_pylist():
-            counts[ReceiptStatus(status)] += 1
-    if RECEIPTS in tables:
-        statuses = Counter(lake.read(RECEIPTS, columns=["status"])["status"].to_pylist())
-        counts[ReceiptStatus.DUPLICATE] = statuses[ReceiptStatus.DUPLICATE.value]
-    return counts
+def _count_rows(lake: LakeReader, table: str) -> tuple[Counter[tuple[str, str]], int]:
+    """The rows of a table that are the end of a record, by kind and status; and how many of them came too late."""
+    stored = ReceiptStatus.STORED.value
+    if table.startswith(fact_table("")):
+        marks = lake.read(table, columns=["too_late"])["too_late"]
+        return Counter({(EVENT, stored): len(marks)}), pc.sum(marks).as_py() or 0
+    if table.startswith(decision_table("")):
+        return Counter({(DECISION, stored): lake.read(table, columns=["attempt"]).num_rows}), 0
+    if table == SHADOWS:
+        return Counter({(SHADOW, stored): lake.read(table, columns=["attempt"]).num_rows}), 0
+    if table not in (QUARANTINE, RECEIPTS):
+        return Counter(), 0
+    rows = lake.read(table, columns=["kind", "status"])
+    kinds = rows["kind"].fill_null(EVENT)  # rows from before there was the column
+    pairs = Counter(zip(kinds.to_pylist(), rows["status"].to_pylist(), strict=True))
+    duplicate = ReceiptStatus.DUPLICATE.value
+    return Counter({pair: n for pair, n in pairs.items() if table == QUARANTINE or pair[1] == duplicate}), 0
 
 
 def _applied_until(apply_log: ApplyLogReader) -> dict[str, int]:

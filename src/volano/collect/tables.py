@@ -20,6 +20,7 @@ FACT_COLUMNS: Final = pa.schema(
         ("known_at", INSTANT),
         ("receipt_id", pa.string()),
         ("payload_hash", pa.binary()),
+        ("too_late", pa.bool_()),
     ]
 )
 DECISION_COLUMNS: Final = pa.schema(
@@ -65,6 +66,7 @@ SHADOW_COLUMNS: Final = pa.schema(
 )
 RECEIPT_COLUMNS: Final = pa.schema(
     [
+        ("kind", pa.string()),
         ("receipt_id", pa.string()),
         ("source", pa.string()),
         ("event_id", pa.string()),
@@ -76,6 +78,7 @@ RECEIPT_COLUMNS: Final = pa.schema(
 )
 QUARANTINE_COLUMNS: Final = pa.schema(
     [
+        ("kind", pa.string()),
         ("receipt_id", pa.string()),
         ("source", pa.string()),
         ("event_id", pa.string()),

@@ -1,23 +1,30 @@
 """The decision path: one request in, one recorded choice out. Never raises for what the fallback covers.
 
-Order: read the request, features from one snapshot, on-demand features, the champion's score, the policy, the record.
-What is wrong with the request is the caller's error. What goes wrong after that is ours: the declared fallback answers
-and the record says why.
+An id that was answered before gets that answer again. Otherwise, in order: read the request, features from one
+snapshot, on-demand features, the champion's score, the policy, the record. What is wrong with the request is the
+caller's error. What goes wrong after that is ours: the declared fallback answers and the record says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from volano.decide.features import OnlineFeatures
 from volano.decide.serving import Serving
-from volano.errors import AuthorCodeError, StoreError, UnknownNameError, VolanoError, problem_of
+from volano.errors import (
+    AuthorCodeError,
+    IdReusedError,
+    StoreError,
+    UnknownNameError,
+    VolanoError,
+    problem_of,
+)
 from volano.kernels.assignment import exploration_draw
 from volano.kernels.policies import DETERMINISTIC, Choice
 from volano.protocols.clock import Clock
-from volano.records.journal import DecisionMade
+from volano.records.journal import DecisionMade, request_hash
 from volano.values.identities import uuid7
 from volano.values.instants import BEGINNING, Instant, format_duration, format_instant
 from volano.values.schema import Scalar
@@ -31,6 +38,25 @@ class _Fallback(VolanoError):
     code = "fallback"
 
 
+class Earlier(NamedTuple):
+    """What a decision id was answered before.
+
+    Args:
+        request: `request_hash` of what was asked.
+        made: the first answer; None when its record is kept nowhere any more.
+        next_attempt: what another answer is counted as.
+    """
+
+    request: bytes
+    made: DecisionMade | None
+    next_attempt: int
+
+
+def never_asked(decision: str, decision_id: str) -> Earlier | None:
+    """Knows of no earlier answer."""
+    return None
+
+
 class Decider:
     """Decides, for every decision of a project.
 
@@ -41,6 +67,8 @@ class Decider:
         entropy: at least eight random bytes for a decision id, each time it is called.
         log: takes the record before the answer goes out; if it raises, so does `decide`, for what is not logged
             was not decided.
+        find: what was answered to (decision, id of the caller) before. Where it cannot be known the decision is made,
+            and whoever applies it counts it as an attempt.
     """
 
     def __init__(
@@ -51,12 +79,14 @@ class Decider:
         stopwatch: Callable[[], int],
         entropy: Callable[[], bytes],
         log: Callable[[DecisionMade], None],
+        find: Callable[[str, str], Earlier | None] = never_asked,
     ) -> None:
         self._servings = {serving.decision.name: serving for serving in servings}
         self._clock = clock
         self._stopwatch = stopwatch
         self._entropy = entropy
         self._log = log
+        self._find = find
 
     def serve(self, serving: Serving) -> None:
         """Put a release in force. Requests under way end with what they began with."""
@@ -84,31 +114,36 @@ class Decider:
         request: Mapping[str, Any] | bytes,
         *,
         decision_id: str | None = None,
-        attempt: int = 0,
         at: Instant | None = None,
     ) -> DecisionMade:
-        """Choose an action for one request, and log it.
+        """Choose an action for one request, and log it; or repeat the answer that its id was given before.
 
         Args:
             name: of the decision.
             request: field values by name, or JSON.
-            decision_id: of the caller, so that a retry repeats its action; a new one when None.
-            attempt: counts the retries of one decision_id.
+            decision_id: of the caller, so that a retry gets the same answer; a new one when None.
             at: the end q of the windows; now when None.
 
         Returns:
-            The record that was logged.
+            The record that was logged, now or when the id was asked first.
 
         Raises:
             UnknownNameError: no such decision.
             RequestError: the request does not fit its schema.
+            IdReusedError: the id was asked before with another request.
         """
         started = self._stopwatch()
         serving = self.serving(name)
         values = serving.reader.read(request)
         q = self._clock.now() if at is None else at
+        attempt = 0
         if decision_id is None:
             decision_id = uuid7(q, self._entropy())
+        elif (earlier := self._earlier(name, decision_id)) is not None:
+            _refuse_other_request(earlier, name, decision_id, values)
+            if earlier.made is not None:
+                return earlier.made
+            attempt = earlier.next_attempt
         path = _Path(serving, self._stopwatch, started)
         fallback = ""
         try:
@@ -119,6 +154,12 @@ class Decider:
         made = path.record(values, q, decision_id, attempt, choice, fallback)
         self._log(made)
         return made
+
+    def _earlier(self, name: str, decision_id: str) -> Earlier | None:
+        try:
+            return self._find(name, decision_id)
+        except StoreError:
+            return None  # the applier will know
 
 
 class _Path:
@@ -253,3 +294,18 @@ class _Path:
             return policy.choose((score,), u)
         except ValueError as error:
             raise _Fallback(f"policy: {error}") from error
+
+
+def _refuse_other_request(earlier: Earlier, name: str, decision_id: str, values: dict[str, Scalar]) -> None:
+    if earlier.request == request_hash(values):
+        return
+    where = f"decision {name}"
+    if earlier.made is not None:
+        asked = earlier.made.request
+        differing = sorted(key for key in {*asked, *values} if asked.get(key) != values.get(key))
+        where += f", asked at {format_instant(earlier.made.decided_at)}; differs in {', '.join(differing)}"
+    raise IdReusedError(
+        f"The decision id {decision_id!r} was used for another request; its answer stands.",
+        where=where,
+        mend="give each request an id of its own; send the same request again to get its answer again",
+    )

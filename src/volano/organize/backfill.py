@@ -24,6 +24,7 @@ from volano.kernels.features import WindowFeature
 from volano.kernels.tiles import Tiles
 from volano.organize.enrichment import GroupRows
 from volano.organize.facts import Facts, standing
+from volano.organize.logged import logged_entries
 from volano.organize.partitions import Span, in_parts, part_of
 from volano.plan.definitions import CompiledProject
 from volano.plan.state import StateGroup, chunk_number, key_head, key_tail, window_arguments
@@ -31,11 +32,9 @@ from volano.plan.state_index import (
     CURSOR_KEY,
     PROGRESS_PREFIX,
     Known,
-    decision_key,
     encode_known,
     event_key,
     event_prefix,
-    shadow_key,
 )
 from volano.plan.state_rows import StateRowMap, StateRows
 from volano.protocols.functions import Functions
@@ -323,7 +322,7 @@ def rebuild(
     for source in project.sources:
         parts = partial(_index_after, backfill, source, stamp)
         write_parts(online, f"index-{source}", parts, stamp=stamp, on_part=count)
-    for puts in _logged(project, lake):
+    for puts in logged_entries(project, lake):
         online.write(puts, (), stamp=stamp, sequence=0)
         n_keys += len(puts)
     with online.snapshot() as snapshot:
@@ -342,24 +341,6 @@ def _chunks_after(
 
 def _index_after(backfill: Backfill, source: str, stamp: Instant, after: int) -> Iterator[Part]:
     return backfill.index(source, stamp=stamp, after=after)
-
-
-def _logged(project: CompiledProject, lake: LakeReader) -> Iterator[dict[bytes, bytes]]:
-    """Index entries of decisions and shadow scores."""
-    known = encode_known(Known())
-    namespace = project.namespace
-    for decision in project.decisions:
-        table = f"decision_{decision}"
-        if lake.version(table) is not None:
-            rows = lake.read(table, columns=["decision_id", "attempt"])
-            for batch in rows.to_batches(max_chunksize=_AT_ONCE):
-                ids = zip(batch[0].to_pylist(), batch[1].to_pylist(), strict=True)
-                yield {decision_key(namespace, decision, one, attempt): known for one, attempt in ids}
-    if lake.version("shadow_score") is not None:
-        rows = lake.read("shadow_score", columns=["decision", "decision_id", "attempt", "model_version"])
-        for batch in rows.to_batches(max_chunksize=_AT_ONCE):
-            scored = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-            yield {shadow_key(namespace, *one): known for one in scored}
 
 
 def _coded(column: pa.ChunkedArray) -> pa.DictionaryArray:

@@ -42,6 +42,7 @@ FACT_COLUMNS: Final = pa.schema(
         ("applied_at", INSTANT),
         ("known_at", INSTANT),
         ("payload_hash", pa.binary()),
+        ("too_late", pa.bool_()),
     ]
 )
 _SAMPLE: Final = 3
@@ -87,15 +88,15 @@ class Facts:
                 come only when both are open. They supersede all the same.
             stamp: only what was applied by then, supersession included; None: everything.
             columns: which of the event's columns; all when None.
-            for_features: leave out rows that were pushed later than `accept_late`: they change no feature, and
-                supersede no row that does.
+            for_features: leave out rows that the applier found pushed later than `accept_late`: they change no feature,
+                and supersede no row that does.
             version: of the fact table; the newest when None.
             timeless: only the rows without an event time.
 
         Returns:
             event_id, revision (-1: from the table), operation, event_time, received_at, applied_at, known_at,
-            payload_hash, superseded_at, superseded_known_at (both null while the row stands), then the event's
-            columns. The order of the rows is not defined.
+            payload_hash, too_late, superseded_at, superseded_known_at (both null while the row stands), then the
+            event's columns. The order of the rows is not defined.
 
         Raises:
             UnknownNameError: there is no such source.
@@ -313,7 +314,7 @@ class Facts:
 
         Corrections are few. All first statements are read only when rows of the table may be replaced by them.
         """
-        names = ["event_id", "revision", "event_time", "applied_at", "known_at"]
+        names = ["event_id", "revision", "event_time", "applied_at", "known_at", "too_late"]
         low = None if has_table else 1
         replacing = _counting(
             self._read(source, names, "revision", low, None, version), source, stamp, for_features
@@ -351,11 +352,24 @@ def _counting(rows: pa.Table, source: CompiledSource, stamp: Instant | None, for
     keep = np.ones(len(applied), bool)
     if stamp is not None:
         keep &= applied <= stamp
-    if for_features and source.accept_late_us is not None:
-        # A retraction without an event time is never too late.
-        times = rows["event_time"].cast(pa.int64()).fill_null(NEVER).to_numpy()
-        keep &= (applied - times <= source.accept_late_us) | (times == NEVER)
+    if for_features:
+        keep &= ~_is_late(rows, source, applied)
     return rows if keep.all() else rows.filter(pa.array(keep))
+
+
+def _is_late(rows: pa.Table, source: CompiledSource, applied: Micros) -> NDArray[np.bool_]:
+    """Which rows the applier found too late when they came. What the source accepts by now changes nothing of that:
+    a row that online state never took must not be seen by a recomputation."""
+    late = combined(rows["too_late"])
+    if late.null_count:  # from before it was written down
+        computed = np.zeros(len(applied), bool)
+        if source.accept_late_us is not None:
+            # A retraction without an event time is never too late.
+            times = rows["event_time"].cast(pa.int64()).fill_null(NEVER).to_numpy()
+            computed = (applied - times > source.accept_late_us) & (times != NEVER)
+        late = pc.if_else(late.is_null(), pa.array(computed), late)
+    found: NDArray[np.bool_] = late.to_numpy(zero_copy_only=False).astype(bool)
+    return found
 
 
 def _with_supersession(rows: pa.Table, replacing: pa.Table) -> pa.Table:
@@ -446,6 +460,7 @@ def facts_of_table(
         "applied_at": applied,
         "known_at": known,
         "payload_hash": pa.nulls(n, pa.binary()),
+        "too_late": pa.nulls(n, pa.bool_()),
     }
     rows = pa.table(facts | {name: column for name, column in columns.items() if name not in facts})
     if handover is not None and source.stream:

@@ -6,11 +6,13 @@ One tagged union, one codec. A record's wire form is MessagePack of a map (field
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 
 import msgspec
 
+from volano.values.identities import short_hash
 from volano.values.instants import Instant
 from volano.values.schema import Scalar
 
@@ -82,6 +84,8 @@ class DecisionMade(msgspec.Struct, frozen=True, tag="decision", tag_field="type"
 
     Args:
         decision_id: UUIDv7 made by us or given by the caller; with `attempt` the identity of the record.
+        attempt: 0 for the first answer to the id; higher for one that was computed again. The applier counts: what
+            stands here is what the decider knew.
         bundle: digest of the bundle whose code decided.
         request: every request field, by name.
         features: the model's inputs as served, in the order of the feature service (see `service_version`).
@@ -136,8 +140,45 @@ class ShadowScored(msgspec.Struct, frozen=True, tag="shadow", tag_field="type", 
 
 JournalRecord: TypeAlias = EventReceived | DecisionMade | ShadowScored
 
+EVENT: Final = "event"
+DECISION: Final = "decision"
+SHADOW: Final = "shadow"
+"""The kinds of records, as the lake names them."""
+
+
+def kind_of(record: JournalRecord) -> str:
+    """`EVENT`, `DECISION` or `SHADOW`."""
+    match record:
+        case EventReceived():
+            return EVENT
+        case DecisionMade():
+            return DECISION
+        case ShadowScored():
+            return SHADOW
+    assert_never(record)
+
+
 _ENCODER: Final = msgspec.msgpack.Encoder()
+_CANONICAL: Final = msgspec.msgpack.Encoder(order="deterministic")
 _DECODER: Final[msgspec.msgpack.Decoder[JournalRecord]] = msgspec.msgpack.Decoder(JournalRecord)
+
+
+def request_hash(request: Mapping[str, Scalar]) -> bytes:
+    """16 bytes that tell one request from another under one decision id.
+
+    A field without a value counts as absent, so a field that the schema gained later makes no other request.
+
+    >>> request_hash({"a": 1, "b": None}) == request_hash({"a": 1})
+    True
+    """
+    return short_hash(
+        _CANONICAL.encode({name: value for name, value in request.items() if value is not None})
+    )
+
+
+def answer_hash(decided_at: Instant, features_as_of: Instant, release_id: str, action: str) -> bytes:
+    """8 bytes that tell one answer to a decision id from another; all that it is made of is in the lake, too."""
+    return short_hash(_CANONICAL.encode((decided_at, features_as_of, release_id, action)))[:8]
 
 
 def encode_record(record: JournalRecord) -> bytes:

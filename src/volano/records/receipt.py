@@ -28,7 +28,8 @@ class Receipt(msgspec.Struct, frozen=True):
     Args:
         receipt_id: ask with it later.
         status: known so far.
-        problem: code, field and message, when it was quarantined or conflicts.
+        problem: code, field and message, when it was quarantined or conflicts, or is stored and came too late to
+            change a feature (`too_late`).
     """
 
     receipt_id: str
@@ -52,18 +53,44 @@ class Reconciliation(msgspec.Struct, frozen=True):
         return self.accepted == self.stored + self.duplicate + self.conflict + self.quarantined + self.pending
 
 
+class Account(msgspec.Struct, frozen=True):
+    """What became of everything accepted, by kind: observed events, decisions, scores of shadows."""
+
+    events: Reconciliation
+    decisions: Reconciliation
+    shadows: Reconciliation
+
+    @property
+    def total(self) -> Reconciliation:
+        """All kinds together."""
+        kinds = (self.events, self.decisions, self.shadows)
+        return Reconciliation(
+            *(sum(getattr(kind, name) for kind in kinds) for name in Reconciliation.__struct_fields__)
+        )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each kind adds up."""
+        return self.events.is_exact and self.decisions.is_exact and self.shadows.is_exact
+
+
 class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the applier did with one journal record.
 
     Args:
-        status: a `ReceiptStatus` value (decisions and shadow scores are stored or duplicate).
+        status: a `ReceiptStatus` value; no decision or shadow score is quarantined.
         applied_at: its stamp; every record that is stored has its own, strictly increasing.
         problem: for conflicts and quarantine.
+        attempt: of a decision, where it is not the one in the record.
+        late: whether a stored event came later than its source accepted then, so that it changes no feature. None
+            in logs from before it was written down.
     """
 
     status: str
     applied_at: Instant
     problem: tuple[str, str, str] | None = None
+    attempt: int | None = None
+    late: bool | None = None
 
 
 class ApplyBatch(msgspec.Struct, frozen=True):

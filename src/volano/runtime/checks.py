@@ -20,11 +20,12 @@ from volano.learn.training_set import KIND, load, verify
 from volano.organize.audit import AuditReport, audit
 from volano.organize.features import PointInTime
 from volano.records.learning import TrainingSetManifest
-from volano.records.receipt import Reconciliation
+from volano.records.receipt import Account
 from volano.runtime.datasets import rebuild
 from volano.runtime.labelling import read_labels
 from volano.runtime.scratch import FileScratch
 from volano.runtime.session import Session
+from volano.values.instants import Instant, format_instant
 
 T = TypeVar("T")
 
@@ -48,24 +49,30 @@ class Finding(msgspec.Struct, frozen=True):
 def run_checks(
     session: Session,
     *,
-    account: Reconciliation | None = None,
+    account: Account | None = None,
     audits: Mapping[str, AuditReport] | None = None,
     most_sets: int | None = None,
+    until: Instant | None = None,
 ) -> list[Finding]:
-    """Check every invariant; one finding each. Everything accepted must be committed.
+    """Check every invariant; one finding each. Everything accepted must be committed, or `until` says how far.
 
     Args:
         account: of everything accepted, when the caller has just counted it.
         audits: by decision, when the caller has just made them.
         most_sets: at most so many retrainings have their training sets hashed again, the newest and others evenly
             before it; all when None. A year of weekly sets is millions of rows.
+        until: audit only decisions applied by this stamp: beside a process at work, which may be in the middle of a
+            commit. None: everything.
     """
     rules: list[tuple[str, Callable[[Session], str]]] = [
         (
             "accepted = stored + duplicate + conflict + quarantined + pending",
             partial(_reconciled, known=account),
         ),
-        ("served features equal recomputed ones, bit for bit", partial(_audited, known=audits or {})),
+        (
+            "served features equal recomputed ones, bit for bit",
+            partial(_audited, known=audits or {}, until=until),
+        ),
         ("a pending label is never a value", _labels),
         ("training sets match their manifests", partial(_training_sets, most=most_sets)),
         ("the newest training set, rebuilt from its manifest, has the same content hash", _rebuilt),
@@ -85,16 +92,19 @@ def _finding(rule: str, check: Callable[[Session], str], session: Session) -> Fi
         return Finding(rule, False, f"{type(error).__name__}: {error}")
 
 
-def audit_decisions(session: Session, decision: str, *, sample: int = SAMPLE, seed: int = 0) -> AuditReport:
+def audit_decisions(
+    session: Session, decision: str, *, sample: int = SAMPLE, seed: int = 0, until: Instant | None = None
+) -> AuditReport:
     """Recompute a sample of logged decisions from the lake and compare every bit.
 
     Args:
+        until: only those applied by this stamp; all when None.
         sample: at most so many; chosen by a seeded draw over all decisions of the newest feature service.
     """
     lake, table = session.stores.lake, decision_table(decision)
     if lake.version(table) is None:
         return AuditReport(0, 0, 0, ())
-    rows = lake.read(table)
+    rows = lake.read(table, where=None if until is None else {"applied_at": (None, until + 1)})
     reports = []
     for bundle in pc.unique(rows["bundle"]).to_pylist():
         made = rows.filter(pc.equal(rows["bundle"], bundle))
@@ -126,18 +136,22 @@ def _audit_bundle(session: Session, decision: str, bundle: str, rows: pa.Table) 
         return audit(rows, service, project.requests[definition.request], work)
 
 
-def _reconciled(session: Session, known: Reconciliation | None) -> str:
+def _reconciled(session: Session, known: Account | None) -> str:
     account = known or session.reconcile()
-    text = ", ".join(f"{name} {getattr(account, name):,}" for name in account.__struct_fields__)
+    text = "; ".join(
+        f"{kind}: "
+        + ", ".join(f"{name} {n:,}" for name, n in msgspec.structs.asdict(getattr(account, kind)).items())
+        for kind in account.__struct_fields__
+    )
     if not account.is_exact:
         raise _broken(f"The account does not add up: {text}.")
     return text
 
 
-def _audited(session: Session, known: Mapping[str, AuditReport]) -> str:
+def _audited(session: Session, known: Mapping[str, AuditReport], until: Instant | None) -> str:
     texts = []
     for decision in session.definitions.decisions():
-        report = known.get(decision) or audit_decisions(session, decision)
+        report = known.get(decision) or audit_decisions(session, decision, until=until)
         if report.mismatched:
             first = report.differences[0]
             raise _broken(
@@ -145,6 +159,8 @@ def _audited(session: Session, known: Mapping[str, AuditReport]) -> str:
                 f"{first.feature} was served as {first.served!r} and is {first.recomputed!r} ({first.cause})."
             )
         texts.append(f"{decision}: {report.checked:,} recomputed")
+    if until is not None:
+        texts.append(f"another process is at work; applied by {format_instant(until)}")
     return "; ".join(texts)
 
 

@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from volano.collect.tables import decision_table
-from volano.decide.explain import ExplainedDecision, decision_of_row, explain_decision
+from volano.decide.explain import ExplainedDecision, explain_decision
 from volano.errors import UnknownNameError
 from volano.records.journal import ShadowScored
 from volano.records.label import Label, LabelState
 from volano.runtime.labelling import LABELS
+from volano.runtime.logged import find_logged
 from volano.runtime.session import Session
 from volano.values.instants import Instant
 
@@ -34,31 +35,17 @@ def newest_decisions(session: Session, name: str, limit: int, since: Instant | N
 
 
 def explain_logged(session: Session, decision_id: str) -> ExplainedDecision:
-    """Explain a decision by its id.
+    """Explain a decision by its id: its first answer, which is the one that labels and training count.
 
     Raises:
         UnknownNameError: no decision of this id was logged.
     """
-    lake = session.stores.lake
     for name in session.definitions.decisions():
-        found = _rows(lake.read(decision_table(name)), decision_id)
-        if not found.num_rows:
-            continue
-        row = found.sort_by("attempt").to_pylist()[-1]
-        project = session.definitions.get(row["bundle"])
-        service = project.model(row["model"]).service
-        # The table is as wide as all its bundles; a decision has the fields and features of its own.
-        asked = {f"request__{field}" for field in project.requests[service.request].schema.names}
-        kept = {
-            key: value
-            for key, value in row.items()
-            if key in asked or not key.startswith(("feature__", "request__"))
-        }
-        kept |= {f"feature__{read.name}": row.get(f"feature__{read.name}") for read in service.inputs}
-        made = decision_of_row(kept, namespace=project.namespace, decision=name)
-        return explain_decision(
-            made, project, labels=_labels(session, decision_id), shadows=_shadows(session, decision_id)
-        )
+        made = find_logged(session.stores.lake, session.definitions, name, decision_id)
+        if made is not None:
+            project = session.definitions.get(made.bundle)
+            labels, shadows = _labels(session, decision_id), _shadows(session, decision_id)
+            return explain_decision(made, project, labels=labels, shadows=shadows)
     raise UnknownNameError(
         f"No decision {decision_id!r} was logged.",
         where="lake tables decision_*",

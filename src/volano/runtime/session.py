@@ -18,10 +18,12 @@ from volano.decide.decider import Decider
 from volano.organize.facts import Facts
 from volano.protocols.clock import Clock
 from volano.records.journal import DecisionMade, Operation
-from volano.records.receipt import Receipt, Reconciliation
+from volano.records.receipt import Account, Receipt
+from volano.runtime.answers import Answers
 from volano.runtime.applied import Applied
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
 from volano.runtime.definitions import Definitions
+from volano.runtime.logged import find_logged
 from volano.runtime.rebuilding import fill, is_lost
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
@@ -110,12 +112,25 @@ class Session:
     def decider(self) -> Decider:
         """Serves what the ledger says is released; `refresh` puts a new release in force."""
         self.applier  # noqa: B018 - recovers online state before the first read
+        answers = Answers(
+            self.applied.project.namespace,
+            self.stores.online(self.applied.state),
+            self.stores.journal_reader,
+            lambda decision, decision_id: find_logged(
+                self.stores.lake, self.definitions, decision, decision_id
+            ),
+        )
+
+        def log(made: DecisionMade) -> None:
+            answers.remember(made, self.door.log([made])[0])
+
         return Decider(
             [self.loader.load(name) for name in self.applied.project.decisions],
             clock=self.clock,
             stopwatch=self.clock.elapsed_ns,
             entropy=lambda: self._entropy(8),
-            log=lambda made: self.door.log([made]),
+            log=log,
+            find=answers.find,
         )
 
     def refresh(self, decision: str) -> None:
@@ -159,6 +174,6 @@ class Session:
             receipt_id
         )
 
-    def reconcile(self) -> Reconciliation:
-        """The account of everything accepted."""
-        return reconcile(self.stores.journal_reader, self.stores.apply_log, self.stores.lake)
+    def reconcile(self) -> Account:
+        """The account of everything accepted; also beside the process that is at work."""
+        return reconcile(self.stores.journal_reader, self.stores.apply_log_reader, self.stores.lake)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from volano.collect.receipts import total
 from volano.learn.release import champions, current, history
+from volano.records.receipt import Reconciliation
 from volano.runtime.applied import Applied, find_applied
 from volano.runtime.bundle_shelf import BundleShelf
 from volano.runtime.definitions import Definitions
@@ -35,6 +37,8 @@ class Status(msgspec.Struct, frozen=True):
         applied_at: when the definitions in force were applied; `never` before the first apply.
         last_stamp: the newest fact that is visible to decisions.
         tables: lake table -> version.
+        account: where everything accepted ended: events, decisions and shadow scores together.
+        too_late: source -> stored events that came later than it accepts, so that they change no feature.
     """
 
     namespace: str
@@ -45,6 +49,8 @@ class Status(msgspec.Struct, frozen=True):
     last_stamp: str
     batches_applied: int
     tables: dict[str, int]
+    account: Reconciliation
+    too_late: dict[str, int]
 
 
 def read_status(stores: Stores) -> Status:
@@ -52,6 +58,7 @@ def read_status(stores: Stores) -> Status:
     applied, _ = find_applied(stores.catalog)
     last = stores.apply_log_reader.last()
     lake = stores.lake
+    accepted = total(stores.journal_reader, stores.apply_log_reader, lake)
     return Status(
         namespace=stores.config.namespace,
         data=str(stores.data),
@@ -63,6 +70,8 @@ def read_status(stores: Stores) -> Status:
         last_stamp="never" if last is None else format_instant(last.last_stamp),
         batches_applied=0 if last is None else last.sequence,
         tables={name: version for name in lake.tables() if (version := lake.version(name)) is not None},
+        account=accepted.account,
+        too_late=accepted.too_late,
     )
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from volano.collect.receipts import committed_until
 from volano.compile.state import state_groups
 from volano.decide.explain import ExplainedDecision
-from volano.errors import NotReadyError
+from volano.errors import NotReadyError, StoreBusyError
 from volano.learn.train import get_version
 from volano.learn.training_set import TrainingSet
 from volano.plan.plan import Plan
@@ -132,16 +133,18 @@ class Workplace:
         return read_status(self.stores)
 
     def decisions(self, name: str, limit: int, since: Instant | None) -> pa.Table:
-        self.session.drain(commit=True)
+        self._settle()
         return newest_decisions(self.session, name, limit, since)
 
     def decision(self, decision_id: str) -> ExplainedDecision:
-        self.session.drain(commit=True)
+        self._settle()
         return explain_logged(self.session, decision_id)
 
     def check(self) -> list[Finding]:
-        self.session.drain(commit=True)
-        return run_checks(self.session)
+        stores = self.stores
+        whole = self._settle()
+        until = None if whole else committed_until(stores.apply_log_reader, stores.lake)
+        return run_checks(self.session, until=until)
 
     def training_sets(self) -> list[TrainingSetManifest]:
         return manifests(self.session)
@@ -151,17 +154,32 @@ class Workplace:
 
     def rebuild(self, name: str) -> TrainingSet:
         """Build a set again from what is stored."""
-        self.session.drain(commit=True)
+        self._settle()
         return rebuild(self.session, get_manifest(self.session, name))
 
     def verify(self, name: str) -> Verification:
         """Hash a set again, frozen and rebuilt."""
-        self.session.drain(commit=True)
+        self._settle()
         return verify_set(self.session, get_manifest(self.session, name))
 
     def close(self) -> None:
         self._forget_session()
         self.stores.close()
+
+    def _settle(self) -> bool:
+        """Apply and commit what waits; False where another process is at work, which does that itself.
+
+        Who only looks then sees what was committed last: the tables as they stand, each of them whole.
+        """
+        try:
+            # First the lock that whoever accepts holds: it may still have to take those of its applier.
+            self.stores.journal  # noqa: B018
+            self.session.drain(commit=True)
+        except StoreBusyError:
+            self._reporter.started("another process is at work here")
+            self._reporter.finished("as of its last commit")
+            return False
+        return True
 
     def _newest_version(self, model: str) -> str:
         names = [doc.name for doc in self.stores.catalog.documents("model_version")]

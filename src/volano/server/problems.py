@@ -9,6 +9,7 @@ import msgspec
 from volano.errors import (
     AuthorCodeError,
     CorruptionError,
+    IdReusedError,
     NotReadyError,
     RequestError,
     StoreError,
@@ -19,6 +20,7 @@ from volano.errors import (
 
 CONTENT_TYPE: Final = b"application/problem+json"
 _STATUS: Final[tuple[tuple[type[VolanoError], int], ...]] = (
+    (IdReusedError, 409),
     (RequestError, 400),
     (UnknownNameError, 404),
     (NotReadyError, 503),

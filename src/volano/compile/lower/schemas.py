@@ -14,7 +14,7 @@ from volano.values.schema import Field, Schema
 RESERVED: Final = frozenset(
     {
         "event_id", "revision", "operation", "event_time", "received_at", "applied_at", "known_at",
-        "receipt_id", "superseded_at",
+        "receipt_id", "superseded_at", "too_late",
     }
 )  # fmt: skip
 """Columns that the system adds to fact tables."""

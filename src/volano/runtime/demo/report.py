@@ -16,7 +16,7 @@ from volano.learn.release import RELEASED, history
 from volano.learn.training_set import KIND, load
 from volano.organize.labels import LABEL_SCHEMA
 from volano.records.learning import ReleaseEvent, TrainingSetManifest
-from volano.records.receipt import Reconciliation
+from volano.records.receipt import Account, Reconciliation
 from volano.runtime.checks import Finding, audit_decisions, run_checks
 from volano.runtime.demo.months import (
     MEASURED,
@@ -75,6 +75,7 @@ class Report(msgspec.Struct, frozen=True):
 
     Args:
         labels: decisions by the state of their label.
+        reconciliation: of events, decisions and shadow scores together; `account` has each by itself.
         lead: of the live champion's AUC over the frozen first model's, averaged over July to December.
         checks: every invariant, sound or broken.
         seconds: from the first file read to the last check.
@@ -89,6 +90,7 @@ class Report(msgspec.Struct, frozen=True):
     releases: list[ReleaseLine]
     skew: Skew
     reconciliation: Reconciliation
+    account: Account
     checks: list[Finding]
     seconds: float
 
@@ -99,6 +101,7 @@ class Report(msgspec.Struct, frozen=True):
             self.skew.mismatched == 0
             and self.skew.checked >= min(10_000, self.decisions * 9 // 10)
             and self.reconciliation.is_exact
+            and self.account.is_exact
             and all(f.sound for f in self.checks)
         )
 
@@ -127,7 +130,8 @@ def make_report(session: Session, decision: str, replayed: Replayed, *, seconds:
         ],
         releases=[_release_line(event) for event in history(session.stores.catalog, decision)],
         skew=Skew(audit.checked, audit.mismatched),
-        reconciliation=account,
+        reconciliation=account.total,
+        account=account,
         checks=[*findings, _all_arrived(account, scored.num_rows, replayed)],
         seconds=seconds,
     )
@@ -211,10 +215,10 @@ def _release_line(event: ReleaseEvent) -> ReleaseLine:
     )
 
 
-def _all_arrived(account: Reconciliation, n_decisions: int, replayed: Replayed) -> Finding:
+def _all_arrived(account: Account, n_decisions: int, replayed: Replayed) -> Finding:
     """The sender's own count against ours."""
-    accepted = account.accepted
-    sound = accepted == replayed.n_observations and n_decisions == replayed.n_decisions
+    accepted, asked = account.events.accepted, account.decisions.accepted
+    sound = accepted == replayed.n_observations and asked == n_decisions == replayed.n_decisions
     detail = (
         f"{replayed.n_decisions:,} asked and {n_decisions:,} logged; "
         f"{replayed.n_observations:,} sent and {accepted:,} accepted"

@@ -21,10 +21,12 @@ from volano.protocols.clock import Clock
 from volano.protocols.journal import JournalWriter
 from volano.records.journal import DecisionMade
 from volano.records.receipt import Receipt
+from volano.runtime.answers import Answers
 from volano.runtime.applied import get_applied
 from volano.runtime.bundle_shelf import BundleShelf
 from volano.runtime.config import read_config
 from volano.runtime.definitions import Definitions
+from volano.runtime.logged import find_logged
 from volano.runtime.processes.beats import Beats
 from volano.runtime.serving import ServingLoader, find_release
 from volano.runtime.stores import Stores
@@ -49,9 +51,9 @@ class Worker:
         self.observed: JournalWriter = self.stores.journal_writer(f"{name}_observed")
         self.decided: JournalWriter = self.stores.journal_writer(f"{name}_decided")
         self.beats = Beats(self.stores.data)
-        definitions = Definitions(self.stores, self.applied)
+        self._definitions = Definitions(self.stores, self.applied)
         self._loader = ServingLoader(
-            self.stores, self.applied, BundleShelf(self.stores.artifacts), definitions
+            self.stores, self.applied, BundleShelf(self.stores.artifacts), self._definitions
         )
         self._served = {name: self._release_id(name) for name in self.applied.project.decisions}
         self._behind_bytes = 0
@@ -73,12 +75,25 @@ class Worker:
 
     @cached_property
     def decider(self) -> Decider:
+        answers = Answers(
+            self.applied.project.namespace,
+            self.stores.online(self.applied.state),
+            self.stores.journal_reader,
+            lambda decision, decision_id: find_logged(
+                self.stores.lake, self._definitions, decision, decision_id
+            ),
+        )
+
+        def log(made: DecisionMade) -> None:
+            answers.remember(made, self._log.log([made])[0])
+
         return Decider(
             [self._loader.load(name) for name in self.applied.project.decisions],
             clock=self._clock,
             stopwatch=self._clock.elapsed_ns,
             entropy=lambda: self._entropy(8),
-            log=lambda made: self._log.log([made]),
+            log=log,
+            find=answers.find,
         )
 
     def warm_up(self) -> None:
