@@ -10,6 +10,7 @@ from volano.decide.features import OnlineFeatures
 from volano.organize.facts import Facts
 from volano.organize.features import PointInTime
 from volano.plan.definitions import CompiledRequest, CompiledService
+from volano.protocols.online_store import OnlineReader
 from volano.records.handover import HandOver
 from volano.records.journal import DecisionMade, Operation
 from volano.values.instants import HOUR_US, MINUTE_US
@@ -43,7 +44,10 @@ def draw_request(random: Random, sale_id: str) -> dict[str, Any]:
 
 
 def online_features(
-    world: World, service: CompiledService = SERVICE, request: CompiledRequest = ASK
+    world: World,
+    service: CompiledService = SERVICE,
+    request: CompiledRequest = ASK,
+    online: OnlineReader | None = None,
 ) -> OnlineFeatures:
     """What the decision path reads features with."""
     return OnlineFeatures(
@@ -51,14 +55,14 @@ def online_features(
         service,
         request=request,
         groups=world.groups,
-        online=world.online,
+        online=online or world.online,
         functions=world.functions,
     )
 
 
 def decide_once(world: World, asked: dict[str, Any], decision_id: str) -> None:
     """Read the features of one request and log the decision."""
-    _decide(world, online_features(world), SERVICE, asked, decision_id)
+    decide(world, online_features(world), SERVICE, asked, decision_id)
 
 
 def live(
@@ -81,7 +85,7 @@ def live(
             world.applier.step(random.choice((1, 3, 100)))
         if random.random() < 0.4:
             asked = draw_request(random, f"{prefix}{random.randrange(i + 2)}")
-            _decide(world, online, service, asked, f"{prefix}-{i}")
+            decide(world, online, service, asked, f"{prefix}-{i}")
         if random.random() < 0.05:
             world.committer.step()
         if random.random() < 0.03:
@@ -112,7 +116,7 @@ def _push(world: World, random: Random, sent: list[dict[str, Any]], sale_id: str
     world.door.accept("sales", [changed], operation=operation, revision=revision, sync=False)
 
 
-def _decide(
+def decide(
     world: World, online: OnlineFeatures, service: CompiledService, asked: dict[str, Any], decision_id: str
 ) -> None:
     now = world.clock.now()

@@ -20,11 +20,17 @@ from volano.values.arrow import ARROW_TYPES
 from volano.values.instants import DAY_US, HOUR_US
 
 
-def backfill_of(world: World, scratch: FileScratch | None = None) -> Backfill:
-    """With scratch space the rows are read seven at a time."""
+def backfill_of(world: World, scratch: FileScratch | None = None, rows_at_once: int = 7) -> Backfill:
+    """With scratch space the rows are read so many at a time."""
     facts = Facts(world.project, world.lake, world.sql, {})
     return Backfill(
-        world.project, world.groups, facts, world.sql, world.functions, scratch=scratch, rows_at_once=7
+        world.project,
+        world.groups,
+        facts,
+        world.sql,
+        world.functions,
+        scratch=scratch,
+        rows_at_once=rows_at_once,
     )
 
 
