@@ -262,3 +262,19 @@ def test_a_head_of_another_definition_is_an_error() -> None:
         TiledReader(HOT, other).plan([head], 9)
     with pytest.raises(StateMismatchError):
         other.touched(head, 0, [1])
+
+
+def test_a_missing_block_is_an_error_and_no_row_is_dropped_in_silence() -> None:
+    store, layout = filled(40_000, HOT, 1_700_000_000_000_000)
+    values = [value for _, value in store.values("k")]
+    reader = TiledReader(HOT, store.tiles)
+    plan = reader.plan(values, 1_699_999_999_000_000)
+    assert plan.blocks
+    with pytest.raises(StateMismatchError):
+        reader.read(plan, [b""] * len(plan.blocks), 1_699_999_999_000_000)
+    number = 1_699_999_999_000_000 // (7 * DAY)
+    row = layout.encode([1_699_999_999_000_000], [b"n" * 16], [0], {"x": pa.array([7.0])})
+    head = store.kept["k", number, b""]
+    touched = store.tiles.touched(head, number, row.words[:, 0].tolist())
+    with pytest.raises(StateMismatchError):
+        store.tiles.rewrite(head, number, dict.fromkeys(touched, b""), row)

@@ -33,13 +33,17 @@ from volano.kernels.chunks import (
 from volano.kernels.compiled import kernels
 from volano.kernels.features import WindowFeature
 
-HOT_ROWS = 1024
-"""A chunk with more rows gets a head and blocks."""
+HOT_ROWS = 2048
+"""A chunk with more rows gets a head and blocks: below, writing it whole is cheaper."""
 BLOCK_ROWS = 512
 SUFFIX_BYTES = 8
 """What the key of a block has behind that of its chunk."""
 _HEAD_MAGIC = b"VOLHEAD\x01"
 _HALF = 1 << 63
+
+
+def _begin(suffix: bytes) -> int:
+    return int.from_bytes(suffix, "big") - _HALF
 
 
 def is_head(value: bytes) -> bool:
@@ -217,11 +221,16 @@ class Tiles:
         Args:
             head: its head.
             number: the chunk's.
-            blocks: by suffix, at least those that `touched` names.
+            blocks: by suffix, those that `touched` names; b"" for one that is not there.
             rows: what to insert; a row with the (event_time, order, id) of a present one replaces it.
             gone: (event_time, unsigned 128-bit id) of rows to take out.
+
+        Raises:
+            StateMismatchError: written by another definition, or a block is missing.
         """
         old = self.nodes(head)
+        if not all(blocks.values()):
+            raise self.layout.mismatch(head)
         changed = np.unique(np.concatenate([rows.words[:, 0], np.array([t for t, _ in gone], np.int64)]))
         spans = self.grids[0].spans(old[0], changed, *self._limits(self.grids[0], number))
         begins = np.array([begin for begin, _ in spans], np.int64)
@@ -233,18 +242,20 @@ class Tiles:
         written: dict[int, bytes] = {}
         for begin, block in zip(present, merged, strict=True):
             written.update(self._blocks(begin, levels[begin], block))
-        after = {
-            begin: blocks[suffix]
-            for begin in old[0][0].tolist()
-            if begin not in present and (suffix := block_suffix(begin)) in blocks
-        }
-        after.update(written)
+        after = {_begin(suffix): block for suffix, block in blocks.items()} | written
+        after = {begin: block for begin, block in after.items() if begin in written or begin not in present}
         joined = b"".join([after[begin] for begin in sorted(after)])
         buf = np.frombuffer(joined, np.int64) if joined else np.empty(0, np.int64)
         times = self._times(after)
         sections = [
-            self._section(grid, tiles, changed, number, buf, times)
-            for grid, tiles in zip(self.grids, old, strict=True)
+            self._section(
+                grid,
+                tiles,
+                grid.spans(tiles, changed, *self._limits(grid, number)) if n else spans,
+                buf,
+                times,
+            )
+            for n, (grid, tiles) in enumerate(zip(self.grids, old, strict=True))
         ]
         puts = {block_suffix(begin): block for begin, block in written.items()}
         puts |= {
@@ -280,9 +291,8 @@ class Tiles:
             parts.append(words[4 : 4 + n * width : width])
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def _section(self, grid: Grid, old: I64, changed: I64, number: int, buf: I64, times: I64) -> I64:
+    def _section(self, grid: Grid, old: I64, spans: Sequence[tuple[int, int]], buf: I64, times: I64) -> I64:
         """The tiles of a grid after a change, from the rows of all nodes that changed."""
-        spans = grid.spans(old, changed, *self._limits(grid, number))
         places = grid.spread_all(times)
         pieces: list[tuple[int, int, int, int]] = []
         for begin, level in spans:
@@ -294,8 +304,12 @@ class Tiles:
             new[1] = [level for _, _, _, level in pieces]
             edges = np.array([(i, j) for i, j, _, _ in pieces], np.int64)
             kernels().fold_tiles(buf, grid.spec, grid.grid, grid.shift, edges, new)
-        kept = old[:, ~np.isin(old[0], [begin for begin, _ in spans])]
-        both = np.concatenate([kept, new], axis=1)
+        keep = np.ones(old.shape[1], bool)
+        for node in np.searchsorted(old[0], [begin for begin, _ in spans]).tolist():
+            # A new node lies between the old ones; one that changed begins where it did.
+            if node < len(keep) and (int(old[0, node]), int(old[1, node])) in spans:
+                keep[node] = False
+        both = np.concatenate([old[:, keep], new], axis=1)
         return np.ascontiguousarray(both[:, np.argsort(both[0], kind="stable")])
 
     def _head(self, sections: Sequence[I64]) -> bytes:
@@ -362,6 +376,8 @@ class ReadPlan:
                 taken += self._tile_run(run.nodes, first, node)
                 for begin in self._needed[grid, place, node]:
                     block = found[place, begin]
+                    if not block:
+                        raise self._tiles.layout.mismatch(run.value)
                     if grid:
                         block = _between(
                             self._tiles.layout, block, int(run.nodes[2, node]), int(run.nodes[3, node])
@@ -464,7 +480,10 @@ class TiledReader:
 
         Args:
             plan: of the same q, as_of and exclude_id.
-            blocks: what `plan.blocks` asks for, in that order.
+            blocks: what `plan.blocks` asks for, in that order; b"" for one that is not there.
+
+        Raises:
+            StateMismatchError: written by another definition, or a block is missing.
         """
         values: list[Value] = [None] * self._n
         for g, (own, reader, _) in enumerate(self._parts):
