@@ -11,9 +11,13 @@ import pytest
 from tests.collect.world import CARD, DEAR, PRICES, SHOP, START, World, project, sale
 from volano.collect.applier import Applier
 from volano.errors import StateMismatchError, StoreFullError
+from volano.organize.backfill import Backfill
+from volano.organize.facts import Facts
 from volano.plan.definitions import CodeRef, Projection
 from volano.plan.state_index import CURSOR_KEY, INDEX_PREFIX
 from volano.records.journal import DecisionMade, Operation, ShadowScored
+from volano.runtime.failing import failing_views
+from volano.stores.lmdb_online_store import LmdbOnlineStore
 from volano.values.instants import DAY_US, HOUR_US
 
 DECISION = DecisionMade(
@@ -167,9 +171,11 @@ def test_a_projection_that_raises_leaves_its_columns_null_and_is_reported(tmp_pa
             ("food", 99.0),
             ("poison", None),
         ]
-        (failure,) = world.applier.failures
-        assert (failure.view, failure.event_id) == ("Dear", "b")
-        assert isinstance(failure.error.__cause__, ValueError)
+        (failing,) = world.applier.take_failing()
+        assert (failing.view, failing.source, failing.n_rows, failing.event_id) == ("Dear", "sales", 1, "b")
+        assert "poison" in failing.reason
+        assert world.applier.take_failing() == ()
+        assert failing_views(world.online, world.groups) == (failing,)
 
 
 def test_a_projection_of_the_wrong_shape_does_not_stop_the_applier(tmp_path):
@@ -179,8 +185,45 @@ def test_a_projection_of_the_wrong_shape_does_not_stop_the_applier(tmp_path):
         world.door.accept("sales", [sale("a", START), sale("b", START)])
         world.applier.step()
         assert fates(world) == ["stored"] * 2
-        assert [failure.event_id for failure in world.applier.failures] == ["a", "b"]
+        (failing,) = failing_views(world.online, world.groups)
+        assert (failing.view, failing.n_rows) == ("Dear", 2)
         assert len(rows(world, "card")) == 2
+
+
+def test_a_failed_row_is_known_until_it_is_replaced_also_after_a_restart_and_a_lost_store(tmp_path):
+    def prices(batch: pa.Table) -> pa.Table:
+        if "poison" in batch["kind"].to_pylist():
+            raise ValueError("poison")
+        return pa.table({"price": batch["amount"], "dear": pa.array([False] * batch.num_rows)})
+
+    dear = msgspec.structs.replace(DEAR, projection=Projection(PRICES, code=CodeRef("shop", "prices", "")))
+    definition = project(views=(SHOP, dear, CARD))
+
+    def known(world: World) -> list[tuple[int, str]]:
+        return [(each.n_rows, each.event_id) for each in failing_views(world.online, world.groups)]
+
+    with World(tmp_path, definition, functions={"prices": prices}) as world:
+        world.door.accept("sales", [sale("a", START, kind="poison"), sale("b", START)])
+        world.applier.step()
+        world.committer.step()
+        assert known(world) == [(1, "a")]
+        filled = LmdbOnlineStore(tmp_path / "filled", map_size=1 << 28)
+        facts = Facts(world.project, world.lake, world.sql, {})
+        backfill = Backfill(world.project, world.groups, facts, world.sql, world.functions)
+        for group in world.groups:
+            for part in backfill.chunks(group):
+                filled.write(part.puts, (), stamp=START, sequence=0)
+        assert failing_views(filled, world.groups) == failing_views(world.online, world.groups)
+        filled.close()
+    with World(tmp_path, definition, functions={"prices": prices}) as world:
+        assert known(world) == [(1, "a")]
+        world.door.accept("sales", [sale("b", START, kind="poison")], operation=Operation.CORRECT, revision=1)
+        world.applier.step()
+        assert [n for n, _ in known(world)] == [2]
+        world.door.accept("sales", [sale("a", START)], operation=Operation.CORRECT, revision=1)
+        world.door.accept("sales", [{"sale_id": "b"}], operation=Operation.RETRACT, revision=2)
+        world.applier.step()
+        assert known(world) == []
 
 
 def test_decisions_and_shadow_scores_are_stored_once(world):

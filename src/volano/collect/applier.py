@@ -19,6 +19,7 @@ from volano.collect.stamps import Stamps
 from volano.collect.state import Arrival, GroupState, StateChange, ViewFailure, group_states
 from volano.errors import StateMismatchError
 from volano.plan.definitions import CompiledProject, CompiledSource
+from volano.plan.failed_rows import FailingView, encode_failed, failed_key
 from volano.plan.state import StateGroup
 from volano.plan.state_index import (
     CURSOR_KEY,
@@ -124,8 +125,7 @@ class Applier:
         self._sequence = 0
         self._stamps: Stamps | None = None
         self._is_in_doubt = False
-        self.failures: list[ViewFailure] = []
-        """Rows that a view's projection could not take, newest last; the caller reports and clears them."""
+        self._failing: dict[str, FailingView] = {}
 
     @property
     def last_stamp(self) -> Instant:
@@ -226,6 +226,23 @@ class Applier:
                 after = doomed[-1]
         return n_deleted
 
+    def take_failing(self) -> tuple[FailingView, ...]:
+        """The views that could not take rows since the last call: how many, and the first of them.
+
+        The rows themselves stand beside online state (`plan.failed_rows`).
+        """
+        found = tuple(self._failing.values())
+        self._failing = {}
+        return found
+
+    def note(self, failures: Sequence[ViewFailure]) -> None:
+        """Count rows that views could not take; one summary a view is held."""
+        for _, _, row in failures:
+            known = self._failing.get(row.view)
+            if known is None:
+                known = FailingView(row.view, row.source, 0, row.event_id, row.reason)
+            self._failing[row.view] = msgspec.structs.replace(known, n_rows=known.n_rows + 1)
+
     def _ready(self) -> Stamps:
         if self._stamps is None:
             self.recover()
@@ -276,6 +293,7 @@ class _Batch:
             else:
                 self._known[key] = None if data is None else decode_known(data)
         self._touched: set[bytes] = set()
+        self._replaced: list[bytes] = []
         self._change = StateChange(applier._joined)
 
     def _index_key(self, record: JournalRecord) -> bytes | None:
@@ -329,7 +347,10 @@ class _Batch:
         failures: list[ViewFailure] = []
         with self._applier._online.snapshot() as snapshot:
             puts, deletes = self._change.effects(self._applier._groups, snapshot, failures)
-        self._applier.failures.extend(failures)
+        self._applier.note(failures)
+        deletes += self._replaced
+        for failure in failures:
+            puts[failed_key(failure.view, failure.row_id)] = encode_failed(failure.row)
         for key in self._touched:
             known = self._known.get(key) or self._asked.get(key)
             assert known is not None
@@ -403,6 +424,8 @@ class _Batch:
             self._change.remove(source.definition.name, known, row, stamp)
             known.places = []
             known.event_time = None
+            for group in source.groups:
+                self._replaced += [failed_key(view, row) for view in group.projected]
         known.standing = record.revision
         if record.operation is Operation.RETRACT or event_time is None:
             return

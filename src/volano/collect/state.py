@@ -16,7 +16,8 @@ from volano.kernels.arrays import I64, Bools
 from volano.kernels.chunks import ChunkLayout, PackedRows
 from volano.kernels.features import WindowFeature
 from volano.kernels.tiles import Rewritten, Tiles, is_head
-from volano.plan.definitions import CompiledProject
+from volano.plan.definitions import CompiledProject, CompiledView
+from volano.plan.failed_rows import FailedRow, projected_views
 from volano.plan.state import (
     PREFIX_BYTES,
     StateGroup,
@@ -47,10 +48,9 @@ Cells: TypeAlias = Sequence[Scalar]
 class ViewFailure(NamedTuple):
     """A stored event that a view's projection could not take: its columns are null in that view."""
 
-    view: str
-    source: str
-    event_id: str
-    error: AuthorCodeError
+    view: CompiledView
+    row_id: bytes
+    row: FailedRow
 
 
 class Arrival(NamedTuple):
@@ -71,6 +71,7 @@ class GroupState:
         self, project: CompiledProject, group: StateGroup, functions: Functions, sql_engine: SqlEngine
     ) -> None:
         self.group = group
+        self.projected = projected_views([group])
         self.prefix = group.prefix
         self.rows_of = StateRowMap(project, group, sql_engine.query, functions.get)
         source = self.rows_of.source
@@ -157,18 +158,19 @@ class GroupState:
             rows: StateRows = self.rows_of.map(table)
         except AuthorCodeError as error:
             # The projection itself is wrong. Its events stay stored; the state is rebuilt once it is mended.
-            views = ", ".join(view.name for view in self.group.views if view.projection is not None)
             failures += [
-                ViewFailure(views, self.group.source, arrival.event_id, error) for arrival in arrivals
+                self._failure(view, arrival, error) for view in self.projected for arrival in arrivals
             ]
             nothing: Cells = [None] * len(arrivals)
             return [nothing] * len(self.group.key_columns), [nothing] * len(self.group.columns.names)
-        failures += [
-            ViewFailure(view, self.group.source, arrivals[row].event_id, error)
-            for view, row, error in rows.failures
-        ]
+        views = {view.name: view for view in self.projected}
+        failures += [self._failure(views[view], arrivals[row], error) for view, row, error in rows.failures]
         values: list[Cells] = [_scalars(rows.columns[name]) for name in self.group.columns.names]
         return [_scalars(column) for column in rows.keys], values
+
+    def _failure(self, view: CompiledView, arrival: Arrival, error: AuthorCodeError) -> ViewFailure:
+        row = FailedRow(view.name, self.group.source, arrival.event_id, arrival.applied_at, error.what)
+        return ViewFailure(view, arrival.row_id, row)
 
 
 class StateChange:

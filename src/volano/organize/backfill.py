@@ -27,6 +27,7 @@ from volano.organize.facts import Facts, standing
 from volano.organize.logged import logged_entries
 from volano.organize.partitions import Span, in_parts, part_of
 from volano.plan.definitions import CompiledProject
+from volano.plan.failed_rows import FailedRow, encode_failed, failed_key
 from volano.plan.state import StateGroup, chunk_number, key_head, key_tail, window_arguments
 from volano.plan.state_index import (
     CURSOR_KEY,
@@ -135,10 +136,14 @@ class Backfill:
         def ready(span: Span) -> pa.Table:
             low = span.since if since is None else max(since, span.since or since)
             facts = self._standing(group.source, rows_of.needed, stamp, low, span.until)
-            return _ready(group, facts, self._rows.map(rows_of, facts, stamp=stamp))
+            mapped = self._rows.map(rows_of, facts, stamp=stamp)
+            failed.update(_failed(group, facts, mapped))
+            return _ready(group, facts, mapped)
 
+        failed: dict[bytes, bytes] = {}
         for part, total, rows in self._by_parts(group.source, group.hash, ready, "head", n_parts, after):
-            yield Part(_pack(group, tiles, rows), part, total, rows.num_rows)
+            yield Part({**_pack(group, tiles, rows), **failed}, part, total, rows.num_rows)
+            failed.clear()
 
     def index(
         self, source: str, *, stamp: Instant | None = None, n_parts: int = 16, after: int = 0
@@ -346,6 +351,21 @@ def _index_after(backfill: Backfill, source: str, stamp: Instant, after: int) ->
 def _coded(column: pa.ChunkedArray) -> pa.DictionaryArray:
     one = combined(column)
     return one if pa.types.is_dictionary(one.type) else one.dictionary_encode()
+
+
+def _failed(group: StateGroup, facts: pa.Table, mapped: StateRows) -> dict[bytes, bytes]:
+    """The rows that projections could not take, as they stand beside online state."""
+    if not mapped.failures:
+        return {}
+    at = pa.array([failure.row for failure in mapped.failures])
+    ids, stamps = facts["event_id"].take(at).to_pylist(), _micros(facts["applied_at"].take(at)).tolist()
+    views = {view.name: view for view in group.views}
+    return {
+        failed_key(views[view], row_id(event_id)): encode_failed(
+            FailedRow(view, group.source, event_id, stamp, error.what)
+        )
+        for (view, _, error), event_id, stamp in zip(mapped.failures, ids, stamps, strict=True)
+    }
 
 
 def _ready(group: StateGroup, facts: pa.Table, mapped: StateRows) -> pa.Table:

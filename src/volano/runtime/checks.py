@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from volano.collect.tables import decision_table
 from volano.compile.state import state_groups
-from volano.errors import VolanoError
+from volano.errors import AuthorCodeError, VolanoError
 from volano.learn.checks import check_disjoint, check_label_rows, check_releases
 from volano.learn.release import champions, history
 from volano.learn.training_set import KIND, load, verify
@@ -73,6 +73,7 @@ def run_checks(
             "served features equal recomputed ones, bit for bit",
             partial(_audited, known=audits or {}, until=until),
         ),
+        ("every view took every stored row", _taken),
         ("a pending label is never a value", _labels),
         ("training sets match their manifests", partial(_training_sets, most=most_sets)),
         ("the newest training set, rebuilt from its manifest, has the same content hash", _rebuilt),
@@ -162,6 +163,20 @@ def _audited(session: Session, known: Mapping[str, AuditReport], until: Instant 
     if until is not None:
         texts.append(f"another process is at work; applied by {format_instant(until)}")
     return "; ".join(texts)
+
+
+def _taken(session: Session) -> str:
+    failing = session.failing_views()
+    if failing:
+        told = "; ".join(
+            f"{each.view} could not take {each.n_rows:,} rows of {each.source}, first {each.event_id!r}: {each.reason}"
+            for each in failing
+        )
+        raise AuthorCodeError(
+            f"{told}. Their events are stored; in the view they are null. Mend the projection and run `volano apply`: "
+            "the view is built again from the lake."
+        )
+    return "none is missing"
 
 
 def _labels(session: Session) -> str:

@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import msgspec
+
 from volano.collect.applier import Applier
 from volano.collect.committer import Committer
 from volano.collect.door import Door
 from volano.collect.receipts import Receipts, reconcile
 from volano.decide.decider import Decider
 from volano.organize.facts import Facts
+from volano.plan.failed_rows import FailingView
 from volano.protocols.clock import Clock
 from volano.records.journal import DecisionMade, Operation
 from volano.records.receipt import Account, Receipt
@@ -23,6 +26,7 @@ from volano.runtime.answers import Answers
 from volano.runtime.applied import Applied
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
 from volano.runtime.definitions import Definitions
+from volano.runtime.failing import read_failing
 from volano.runtime.logged import find_logged
 from volano.runtime.rebuilding import fill, is_lost
 from volano.runtime.serving import ServingLoader
@@ -166,7 +170,18 @@ class Session:
         if commit or now - self._committed_at >= self.stores.config.commit_every_us:
             self.committer.step()
             self._committed_at = now
+            self.note_failing()
         return n_applied
+
+    def note_failing(self) -> None:
+        """Enter into the ledger which views could not take rows since the last time, and why: one entry a view."""
+        for failing in self.applier.take_failing():
+            body = msgspec.json.encode(failing)
+            self.stores.catalog.append(f"view_failures/{failing.view}", [body], at=self.clock.now())
+
+    def failing_views(self) -> tuple[FailingView, ...]:
+        """The views that lack rows now, because their projections could not take them."""
+        return read_failing(self.stores, self.applied)
 
     def receipt(self, receipt_id: str) -> Receipt:
         """How an accepted event ended, as far as it has."""

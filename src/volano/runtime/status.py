@@ -6,10 +6,12 @@ import msgspec
 
 from volano.collect.receipts import total
 from volano.learn.release import champions, current, history
+from volano.plan.failed_rows import FailingView
 from volano.records.receipt import Reconciliation
 from volano.runtime.applied import Applied, find_applied
 from volano.runtime.bundle_shelf import BundleShelf
 from volano.runtime.definitions import Definitions
+from volano.runtime.failing import read_failing
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
 from volano.values.instants import format_instant
@@ -39,6 +41,7 @@ class Status(msgspec.Struct, frozen=True):
         tables: lake table -> version.
         account: where everything accepted ended: events, decisions and shadow scores together.
         too_late: source -> stored events that came later than it accepts, so that they change no feature.
+        failing: views that lack rows, because their projections could not take them.
     """
 
     namespace: str
@@ -51,6 +54,7 @@ class Status(msgspec.Struct, frozen=True):
     tables: dict[str, int]
     account: Reconciliation
     too_late: dict[str, int]
+    failing: tuple[FailingView, ...]
 
 
 def read_status(stores: Stores) -> Status:
@@ -72,6 +76,7 @@ def read_status(stores: Stores) -> Status:
         tables={name: version for name in lake.tables() if (version := lake.version(name)) is not None},
         account=accepted.account,
         too_late=accepted.too_late,
+        failing=() if applied is None else read_failing(stores, applied),
     )
 
 

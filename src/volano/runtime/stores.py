@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from volano.protocols.artifact_store import ArtifactWriter
 from volano.protocols.catalog import CatalogWriter
 from volano.protocols.journal import JournalReader, JournalWriter
 from volano.protocols.lake import LakeWriter
-from volano.protocols.online_store import OnlineWriter
+from volano.protocols.online_store import OnlineReader, OnlineWriter
 from volano.protocols.sql_engine import SqlEngine
 from volano.runtime.config import Config
 from volano.runtime.plugins import find, load
@@ -106,6 +108,22 @@ class Stores:
                 readonly=self._reads_online,
             )
         return self._online[state]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def online_reader(self, state: str) -> Iterator[OnlineReader]:
+        """The online store of a state name for whoever only looks; needs no lock.
+
+        Raises:
+            NotReadyError: a loss of power took it, and the applier has not built it again yet.
+        """
+        adapter = load("volano.stores", f"online_store.{self.config.stores.online}")
+        reader = adapter(
+            self.data / "online" / state, map_size=self.config.online_map_gib << 30, readonly=True
+        )
+        try:
+            yield reader
+        finally:
+            reader.close()
 
     def close_online(self, *, keep: str) -> None:
         """Close every online store but one."""

@@ -27,7 +27,8 @@ def run_applier(session: Session, stop: Event, ready: Callable[[], None]) -> Non
     applier = session.applier
     beats = Beats(session.stores.data)
     clock = session.clock
-    beaten_at = 0
+    beaten_at = noted_at = 0
+    noted_every_us = session.stores.config.commit_every_us
     applied = True
 
     def beat() -> None:
@@ -52,10 +53,14 @@ def run_applier(session: Session, stop: Event, ready: Callable[[], None]) -> Non
                 applier.beat()
             beat()
             beaten_at = now
+        if now - noted_at >= noted_every_us:
+            session.note_failing()
+            noted_at = now
         applied = applier.step() > 0
         if applied:
             continue
         if stop.is_set():
+            session.note_failing()
             beat()
             return
         stop.wait(_REST_S)
