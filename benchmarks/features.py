@@ -110,13 +110,31 @@ def as_of(rows: int) -> dict[str, Any]:
             a = mine[f"v{n}_{c}"].to_numpy()[untied]
             b = theirs[f"v{n}_{c}"].to_numpy()[untied]
             assert np.array_equal(a, b, equal_nan=True), (n, c)
+    del theirs
     return {
         "rows": rows,
         "ours_s": ours_s,
         "baseline": "DuckDB ASOF JOIN",
         "baseline_s": baseline_s,
         "ours_peak_mb": peak,
+        **_against_feast(views, spine, mine, untied, ours_s),
     }
+
+
+def _against_feast(
+    views: list[pa.Table], spine: pa.Table, mine: pa.Table, untied: np.ndarray, ours_s: float
+) -> dict[str, Any]:
+    """Feast's seconds for the same join, compared, or that it is not installed."""
+    from feast_join import feast_join
+
+    found = feast_join(views, spine)
+    if found is None:
+        return {"feast": "not installed"}
+    feast_s, theirs = found
+    for name in mine.column_names[3:]:
+        a, b = mine[name].to_numpy()[untied], theirs[name].to_numpy()[untied]
+        assert np.array_equal(a, b, equal_nan=True), name
+    return {"feast_s": feast_s, "feast_ratio": ours_s / feast_s}
 
 
 def _untied(views: list[pa.Table], spine: pa.Table) -> np.ndarray:
@@ -515,6 +533,8 @@ def line(result: dict[str, Any]) -> str:
             f"{result['case']:14} ours {result['ours_s']:.6f} s",
             f"{result['baseline']}{theirs}",
             f"peak {result['ours_peak_mb']:.0f} MB",
+            *([f"Feast {result['feast_s']:.1f} s"] if "feast_s" in result else []),
+            *([f"Feast {result['feast']}"] if "feast" in result else []),
             *rates,
         ]
     )
