@@ -164,6 +164,12 @@ class InvariantError(VolanoError):
     code = "invariant"
 
 
+class JobError(VolanoError):
+    """A recurring job failed, and has not succeeded since; its own error and mend are in the text."""
+
+    code = "job"
+
+
 class UnsupportedError(VolanoError):
     """A declared capability is absent in the chosen adapter."""
 

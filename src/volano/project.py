@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any, Self
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from volano.learn.training_set import TrainingSet
 from volano.plan.plan import Plan
 from volano.protocols.clock import Clock
 from volano.protocols.reporter import Reporter
+from volano.records.job import JobRun
 from volano.records.journal import DecisionMade, Operation
 from volano.records.learning import ModelVersion, ReleaseEvent, TrainingSetManifest
 from volano.records.receipt import Account, Receipt
@@ -21,9 +23,10 @@ from volano.runtime.applied import Applied
 from volano.runtime.checks import Finding
 from volano.runtime.clock import SystemClock
 from volano.runtime.datasets import Verification
-from volano.runtime.jobs import JobRun
+from volano.runtime.jobs import JobStatus
 from volano.runtime.silence import Silence
 from volano.runtime.status import Status
+from volano.runtime.worker import Round
 from volano.runtime.workplace import Workplace
 
 
@@ -108,8 +111,27 @@ class Project:
         return self._work.session.drain(commit=commit)
 
     def run_due(self) -> list[JobRun]:
-        """Run the recurring jobs that are due: labels, shadow scores, retraining."""
+        """Run the recurring jobs that are due: labels, shadow scores, retraining.
+
+        A job that fails harms no other: its run says why, and it is repeated after a pause.
+        """
         return self._work.run_due()
+
+    def jobs(self) -> list[JobStatus]:
+        """How every recurring job stands; works beside another process."""
+        return self._work.job_statuses()
+
+    def work(
+        self, stop: Event, *, once: bool = False, hear: Callable[[Exception], None] = lambda error: None
+    ) -> Iterator[Round]:
+        """Drain and run what is due, round after round; `volano worker` iterates over it.
+
+        Args:
+            stop: set it, and the iteration ends after the job under way, with everything committed.
+            once: one round.
+            hear: is told what a job raised, with its traceback.
+        """
+        return self._work.work(stop, once=once, hear=hear)
 
     def train(self, model: str) -> ModelVersion:
         """Build a training set as of now and train a version; it serves only when released."""

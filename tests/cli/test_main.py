@@ -21,6 +21,8 @@ VERBS = [
     "train",
     "release",
     "rollback",
+    "worker",
+    "jobs",
     "check",
     "doctor",
 ]

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from tests.project.world import DECISION, MODEL, Item, World
 from volano.runtime.config import read_config
 from volano.runtime.silence import Silence
@@ -115,10 +117,17 @@ class FusedWorld(World):
 
 
 def live(folder: Path, script: list[Item], spot: Spot | None = None) -> list[str]:
-    """Let the world happen from where it stands to its end; returns the labels of all effects."""
+    """Let the world happen from where it stands to its end; returns the labels of all effects.
+
+    However often a job is killed, it begins anew at once: a pause would change when its result takes effect.
+    """
     phases = Phases()
     fuse = Fuse(phases, spot)
-    with FusedWorld(folder, script, phases, fuse) as world:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        FusedWorld(folder, script, phases, fuse) as world,
+    ):
+        patch.setattr("volano.runtime.jobs.FORGIVEN_KILLS", 1_000_000)
         world.run()
         phases.now = "end"
         world.project.drain(commit=True)

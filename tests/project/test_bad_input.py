@@ -325,8 +325,10 @@ def test_a_damaged_model_is_never_served(copy, unfinished):
         damage(Path(world.work.stores.artifacts.path(learnt(world)["versions"][champion].artifact)))
     with World(folder, items()) as world:
         world.clock.advance_to(world.script[HALF - 1].at)
-        with told("corruption"):
-            world.project.decide(DECISION, request())
+        made = world.project.decide(DECISION, request())
+        assert made.fallback.startswith("unservable: ")
+        assert "does not hold the bytes of its digest" in made.fallback
+        assert (made.action, made.score) == ("ok", None)
         receipt = world.project.observe("landings", landing(world))
         assert receipt.status is ReceiptStatus.PENDING
         world.project.drain(commit=True)

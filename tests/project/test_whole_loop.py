@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from tests.project.world import DECISION, Item, World, assert_sound, items, learnt, tables
+from volano.records.job import JobRun
 from volano.records.journal import Operation
 from volano.records.receipt import ReceiptStatus, Reconciliation
-from volano.runtime.jobs import JobRun
 from volano.values.instants import HOUR_US, MINUTE_US, Instant, from_datetime
 
 HORIZON_US = 36 * HOUR_US

@@ -250,7 +250,7 @@ def test_what_was_read_before_and_after_refreshes_is_recomputed_from_the_lake_al
     world = Shop(tmp_path, seed)
     notes = world.live(60)
     assert sum("changes from" in note for note in notes) > 3, notes
-    assert not [note for note in notes if "refused" in note]
+    assert not [note for note in notes if "failed" in note]
     for name in ("shops", "rents", "visits"):
         (tmp_path / f"{name}.parquet").unlink()
     rows = [tuple(row.values()) for row in world.recomputed().to_pylist()]

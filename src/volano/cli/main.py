@@ -13,6 +13,7 @@ from volano.cli import (
     demo,
     doctor,
     init,
+    jobs,
     plan,
     release,
     rollback,
@@ -20,6 +21,7 @@ from volano.cli import (
     status,
     token,
     train,
+    worker,
 )
 
 app = typer.Typer(
@@ -55,6 +57,8 @@ app.command()(train.train)
 app.add_typer(dataset.app, name="dataset")
 app.command()(release.release)
 app.command()(rollback.rollback)
+app.command()(worker.worker)
+app.command()(jobs.jobs)
 app.command()(check.check)
 app.command()(serve.serve)
 app.add_typer(token.app, name="token")

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from volano.collect.tables import decision_table
 from volano.compile.state import state_groups
-from volano.errors import AuthorCodeError, VolanoError
+from volano.errors import AuthorCodeError, JobError, VolanoError
 from volano.learn.checks import check_disjoint, check_label_rows, check_releases
 from volano.learn.release import champions, history
 from volano.learn.training_set import KIND, load, verify
@@ -23,6 +23,7 @@ from volano.records.learning import TrainingSetManifest
 from volano.records.receipt import Account
 from volano.runtime.datasets import rebuild
 from volano.runtime.labelling import read_labels
+from volano.runtime.recurring import job_states
 from volano.runtime.scratch import FileScratch
 from volano.runtime.session import Session
 from volano.values.instants import Instant, format_instant
@@ -80,6 +81,7 @@ def run_checks(
         ("no member of an evaluation part is in its training part", partial(_disjoint, most=most_sets)),
         ("every release has its evidence and a loadable champion and rollback target", _releases),
         ("propensities are probabilities, and their method is logged", _propensities),
+        ("the newest run of every job did not fail", _jobs),
     ]
     return [_finding(rule, check, session) for rule, check in rules]
 
@@ -275,6 +277,22 @@ def _propensities(session: Session) -> str:
             )
         n_rows += rows.num_rows
     return f"{n_rows:,} decisions"
+
+
+def _jobs(session: Session) -> str:
+    states = job_states(session.applied, session.stores.config, session.stores.catalog)
+    runs = [state.newest for state in states if state.newest is not None]
+    failed = [(run, run.failure) for run in runs if run.failure is not None]
+    if failed:
+        raise JobError(
+            "; ".join(
+                f"{run.job} failed {run.attempt} times, [{why.code}] {why.what} ({why.where})"
+                for run, why in failed
+            ),
+            where="ledger job/*",
+            mend="; ".join(why.mend for _, why in failed if why.mend) or "see `volano jobs`",
+        )
+    return f"{len(states)} jobs"
 
 
 def _broken(what: str) -> VolanoError:

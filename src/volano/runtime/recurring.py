@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from volano.errors import VolanoError
 from volano.learn.release import current
-from volano.protocols.reporter import Reporter
-from volano.runtime.jobs import Job
+from volano.protocols.catalog import CatalogReader
+from volano.runtime.applied import Applied
+from volano.runtime.config import Config
+from volano.runtime.jobs import Job, JobState, read_state
 from volano.runtime.labelling import labelled_decisions, update_labels
 from volano.runtime.learning import Learner
 from volano.runtime.refreshing import refresh, refresh_every_us
@@ -17,29 +19,50 @@ from volano.runtime.shadowing import score_open_shadows
 from volano.values.instants import DAY_US, Instant
 
 ACTOR = "schedule"
+LABELS, SHADOWS, PRUNE, RETRAIN, REFRESH = "labels", "shadows", "prune", "retrain/", "refresh/"
 PRUNE_EVERY_US: Final = 7 * DAY_US
 """A prune looks at every key, and a week more of rows costs nothing to reads."""
 
 
-def recurring_jobs(session: Session, learner: Learner, reporter: Reporter) -> list[Job]:
-    """Every recurring job of a project; those of one instant run in this order."""
-    project = session.applied.project
-    found: list[Job] = []
+def schedule(applied: Applied, config: Config) -> dict[str, int]:
+    """Every recurring job of a project and its grid in microseconds; those of one instant run in this order."""
+    project = applied.project
+    found: dict[str, int] = {}
     for source in project.sources:
         every_us = refresh_every_us(project, source)
         if every_us is not None:
-            found.append(Job(f"refresh/{source}", every_us, partial(_refresh, session, source)))
+            found[f"{REFRESH}{source}"] = every_us
     if any(True for _ in labelled_decisions(project)):
-        found.append(Job("labels", session.stores.config.label_every_us, lambda at: _label(session, at)))
+        found[LABELS] = config.label_every_us
     if any(release.keep_first for release in project.releases.values()):
-        found.append(Job("shadows", session.stores.config.label_every_us, lambda at: _shadow(session)))
+        found[SHADOWS] = config.label_every_us
     for model in project.models.values():
         if model.retrain_us is not None:
-            work = partial(_retrain, session, learner, model.name)
-            found.append(Job(f"retrain/{model.name}", model.retrain_us, work))
-    if any(group.raw_us is not None for group in session.applied.groups):
-        found.append(Job("prune", PRUNE_EVERY_US, lambda at: _prune(session, at)))
+            found[f"{RETRAIN}{model.name}"] = model.retrain_us
+    if any(group.raw_us is not None for group in applied.groups):
+        found[PRUNE] = PRUNE_EVERY_US
     return found
+
+
+def recurring_jobs(session: Session, learner: Learner) -> list[Job]:
+    """The schedule of a project with the work that each job does."""
+    works: dict[str, Callable[[Instant], str]] = {
+        LABELS: lambda at: _label(session, at),
+        SHADOWS: lambda at: _shadow(session),
+        PRUNE: lambda at: _prune(session, at),
+    }
+    for model in session.applied.project.models:
+        works[f"{RETRAIN}{model}"] = partial(_retrain, session, learner, model)
+    for source in session.applied.project.sources:
+        works[f"{REFRESH}{source}"] = partial(_refresh, session, source)
+    every = schedule(session.applied, session.stores.config)
+    return [Job(name, every_us, works[name]) for name, every_us in every.items()]
+
+
+def job_states(applied: Applied, config: Config, catalog: CatalogReader) -> list[JobState]:
+    """How every job of a project stands; only reads."""
+    every = schedule(applied, config)
+    return [read_state(catalog, name, every_us, since=applied.at) for name, every_us in every.items()]
 
 
 def _prune(session: Session, at: Instant) -> str:
@@ -48,11 +71,7 @@ def _prune(session: Session, at: Instant) -> str:
 
 
 def _refresh(session: Session, source: str, at: Instant) -> str:
-    """A table that is wrong or cannot be read stops no other job; the next instant of the grid tries again."""
-    try:
-        return refresh(session, source)
-    except VolanoError as error:
-        return f"refused: {error}"
+    return refresh(session, source)
 
 
 def _label(session: Session, at: Instant) -> str:

@@ -8,13 +8,15 @@ from volano.collect.receipts import total
 from volano.learn.release import champions, current, history
 from volano.plan.failed_rows import FailingView
 from volano.records.receipt import Reconciliation
-from volano.runtime.applied import Applied, find_applied
+from volano.runtime.applied import Applied, find_applied, get_applied
 from volano.runtime.bundle_shelf import BundleShelf
 from volano.runtime.definitions import Definitions
 from volano.runtime.failing import read_failing
+from volano.runtime.jobs import JobStatus, status_of
+from volano.runtime.recurring import job_states
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
-from volano.values.instants import format_instant
+from volano.values.instants import Instant, format_instant
 
 
 class ServingStatus(msgspec.Struct, frozen=True):
@@ -55,9 +57,10 @@ class Status(msgspec.Struct, frozen=True):
     account: Reconciliation
     too_late: dict[str, int]
     failing: tuple[FailingView, ...]
+    jobs: tuple[JobStatus, ...] = ()
 
 
-def read_status(stores: Stores) -> Status:
+def read_status(stores: Stores, now: Instant) -> Status:
     """Read the status; opens nothing for writing but the catalog."""
     applied, _ = find_applied(stores.catalog)
     last = stores.apply_log_reader.last()
@@ -77,7 +80,21 @@ def read_status(stores: Stores) -> Status:
         account=accepted.account,
         too_late=accepted.too_late,
         failing=() if applied is None else read_failing(stores, applied),
+        jobs=() if applied is None else tuple(_jobs(applied, stores, now)),
     )
+
+
+def job_statuses(stores: Stores, now: Instant) -> list[JobStatus]:
+    """How every recurring job stands.
+
+    Raises:
+        NotReadyError: nothing was applied yet.
+    """
+    return _jobs(get_applied(stores.catalog), stores, now)
+
+
+def _jobs(applied: Applied, stores: Stores, now: Instant) -> list[JobStatus]:
+    return [status_of(state, now) for state in job_states(applied, stores.config, stores.catalog)]
 
 
 def _serving(stores: Stores, applied: Applied, decision: str) -> ServingStatus:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable
+import os
+import platform
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 
 import pyarrow as pa
 
@@ -18,6 +21,7 @@ from volano.learn.training_set import TrainingSet
 from volano.plan.plan import Plan
 from volano.protocols.clock import Clock
 from volano.protocols.reporter import Reporter
+from volano.records.job import JobRun
 from volano.records.learning import ModelVersion, ReleaseEvent, TrainingSetManifest
 from volano.runtime.applied import Applied, find_applied, get_applied
 from volano.runtime.apply import Application
@@ -25,14 +29,15 @@ from volano.runtime.checks import Finding, run_checks
 from volano.runtime.config import read_config
 from volano.runtime.datasets import Verification, get_manifest, manifests, rebuild, verify_set
 from volano.runtime.decisions import explain_logged, newest_decisions
-from volano.runtime.jobs import JobRun, Jobs
+from volano.runtime.jobs import Hear, Jobs, JobStatus
 from volano.runtime.labelling import update_labels
 from volano.runtime.learning import Learner
 from volano.runtime.planning import make_plan, make_state_plan
 from volano.runtime.recurring import recurring_jobs
 from volano.runtime.session import Session
-from volano.runtime.status import Status, read_status
+from volano.runtime.status import Status, job_statuses, read_status
 from volano.runtime.stores import Stores
+from volano.runtime.worker import Round, rounds
 from volano.values.instants import Instant
 
 
@@ -67,8 +72,14 @@ class Workplace:
 
     @cached_property
     def jobs(self) -> Jobs:
-        jobs = recurring_jobs(self.session, self.learner, self._reporter)
-        return Jobs(self.stores.catalog, jobs, since=self.session.applied.at)
+        return Jobs(
+            self.stores.catalog,
+            recurring_jobs(self.session, self.learner),
+            since=self.session.applied.at,
+            clock=self._clock,
+            holder=f"{platform.node()}/{os.getpid()}",
+            alone=True,  # the applier's lock, which `run_due` takes first, lets one process at a time in
+        )
 
     def plan(self) -> Plan:
         """Plan the folder's definitions against what is in force."""
@@ -88,9 +99,24 @@ class Workplace:
         finally:
             self._forget_session()  # a failed one too may have put something in force
 
-    def run_due(self) -> list[JobRun]:
-        """Run the jobs that are due now."""
-        return self.jobs.run_due(self._clock.now(), self._reporter)
+    def run_due(
+        self, *, is_over: Callable[[], bool] = lambda: False, hear: Hear = lambda error: None
+    ) -> list[JobRun]:
+        """Run the jobs that are due now; see `Jobs.run_due`.
+
+        Raises:
+            StoreBusyError: another process works in the folder; no job was begun.
+        """
+        self.session.applier  # noqa: B018 - takes the lock, so that a job does not fail for want of it
+        return self.jobs.run_due(self._reporter, is_over=is_over, hear=hear)
+
+    def work(self, stop: Event, *, once: bool, hear: Hear) -> Iterator[Round]:
+        """Apply, commit and run what is due, until told to stop; see `worker.rounds`."""
+        return rounds(self.session.drain, self.run_due, stop, once=once, hear=hear)
+
+    def job_statuses(self) -> list[JobStatus]:
+        """How every job stands; takes no lock."""
+        return job_statuses(self.stores, self._clock.now())
 
     def train(self, model: str) -> ModelVersion:
         """Train a version as of now."""
@@ -130,7 +156,7 @@ class Workplace:
             self._forget_session()
 
     def status(self) -> Status:
-        return read_status(self.stores)
+        return read_status(self.stores, self._clock.now())
 
     def decisions(self, name: str, limit: int, since: Instant | None) -> pa.Table:
         self._settle()
