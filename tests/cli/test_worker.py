@@ -19,6 +19,7 @@ from volano.project import Project
 from volano.runtime.clock import SystemClock
 from volano.values.instants import to_datetime
 
+pytestmark = pytest.mark.slow
 LONG_S = 120.0
 VOLANO = "from volano.cli.main import app; app()"
 TRAINER = """
@@ -90,9 +91,9 @@ PAST = """
 import sys
 from volano.project import Project
 from volano.runtime.clock import ReplayClock, SystemClock
-from volano.values.instants import HOUR_US, MINUTE_US, SECOND_US, to_datetime
+from volano.values.instants import HOUR_US, MINUTE_US, SECOND_US, floor_to, to_datetime
 
-clock = ReplayClock(SystemClock().now() - 8 * HOUR_US)
+clock = ReplayClock(floor_to(SystemClock().now(), HOUR_US) - 8 * HOUR_US)
 with Project.open(sys.argv[1], clock=clock) as project:
     project.apply()
     for number in range(360):
