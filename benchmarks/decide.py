@@ -1,7 +1,9 @@
 """Decisions: how long one takes, in process. A script; `--json FILE` writes the cases.
 
 Case `score-inproc`: 3 entities, 16 windowed features, 2 on-demand features, LightGBM of 100 trees, the record encoded
-for the journal. Floor: an LMDB read of the same keys in one transaction, and the same trees on ready features.
+for the journal. `own_id_p50_us`: the same with an id of the caller each, which is looked for in what was answered
+before; `retry_p50_us`: the same ids again, answered from memory. Floor: an LMDB read of the same keys in one
+transaction, and the same trees on ready features.
 Bias: one thread, requests over 1,000 keys an entity that all lie in memory, no other load; the median hides pauses.
 """
 
@@ -33,7 +35,9 @@ from volano.plan.definitions import CodeRef, CompiledProject
 from volano.plan.state import StateGroup, chunk_key
 from volano.records.journal import DecisionMade, encode_record
 from volano.records.learning import ModelVersion
+from volano.runtime.answers import Answers
 from volano.runtime.loader import load_project
+from volano.stores.file_journal import FileJournalReader
 from volano.stores.lmdb_online_store import LmdbOnlineStore
 from volano.trainers.lightgbm import LightGbmTrainer
 from volano.values.event_ids import row_id
@@ -239,6 +243,16 @@ def score_inproc(folder: Path) -> dict[str, Any]:
         [serving], clock=Now(), stopwatch=time.perf_counter_ns, entropy=lambda: os.urandom(8),
         log=lambda made: logged.append(encode_record(made)),
     )  # fmt: skip
+    answers = Answers("bench", online, FileJournalReader(folder / "journal"), lambda *_: None)
+
+    def log(made: DecisionMade) -> None:
+        logged.append(encode_record(made))
+        answers.remember(made, logged[-1])
+
+    with_ids = Decider(
+        [serving], clock=Now(), stopwatch=time.perf_counter_ns, entropy=lambda: os.urandom(8), log=log,
+        find=answers.find,
+    )  # fmt: skip
     requests = [
         {
             "payment_id": f"q{i}", "card_id": f"card-{random.integers(N_KEYS)}",
@@ -249,11 +263,19 @@ def score_inproc(folder: Path) -> dict[str, Any]:
     ]  # fmt: skip
     made: list[DecisionMade] = []
     gc.freeze()  # as a serving process does after its warm-up
-    for _ in range(2):
+    for turn in range(2):
         made.clear()
         logged.clear()
         took = each_ns(lambda i: made.append(decider.decide("get_fraud_score", requests[i])), N_REQUESTS)
-    assert len(logged) == N_REQUESTS, len(logged)
+        own = each_ns(
+            lambda i, turn=turn: with_ids.decide("get_fraud_score", requests[i], decision_id=f"{turn}-{i}"),
+            N_REQUESTS,
+        )
+    n_logged = len(logged)
+    retried = each_ns(
+        lambda i: with_ids.decide("get_fraud_score", requests[i], decision_id=f"1-{i}"), N_REQUESTS
+    )
+    assert len(logged) == n_logged == 2 * N_REQUESTS, len(logged)
     assert not (left := {each.fallback for each in made} - {""}), left
 
     keys: list[list[bytes]] = []
@@ -285,6 +307,8 @@ def score_inproc(folder: Path) -> dict[str, Any]:
         "floor_req_s": round(1e9 / statistics.fmean(floor_took)),
         "ratio": round(floor_median / median, 3),
         "p50_us": round(median / 1e3, 1),
+        "own_id_p50_us": round(statistics.median(own) / 1e3, 1),
+        "retry_p50_us": round(statistics.median(retried) / 1e3, 1),
         "floor_p50_us": round(floor_median / 1e3, 1),
         "parts_us": parts,
         "chunks_read": statistics.fmean(len(of_request) for of_request in keys),
