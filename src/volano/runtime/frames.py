@@ -126,7 +126,9 @@ class Frames:
         if kept is None or self._is_altered(kept, stamp):
             rows = self._requests(asked)
             computed = self._compute(model, _spine(rows, as_of="decided_at"), Mode.HISTORY, stamp)
-            kept = self._histories[key] = _History(_frame(rows, computed, model.service), stamp)
+            kept = _History(_frame(rows, computed, model.service), stamp)
+        # What holds as of both stamps need not be asked again: the next one is compared with this one.
+        self._histories[key] = kept._replace(stamp=stamp)
         return kept.frame
 
     def labels(
@@ -191,6 +193,8 @@ class Frames:
 
     def _is_altered(self, kept: _History, stamp: Instant) -> bool:
         """Whether features of a history come out otherwise as of another stamp."""
+        if stamp == kept.stamp:
+            return False
         low, high = sorted((kept.stamp, stamp))
         newest = pc.max(kept.frame["decided_at"].cast(pa.int64())).as_py()
         return newest is not None and any(
