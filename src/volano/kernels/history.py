@@ -59,16 +59,20 @@ class KeyIndex:
     n: int
     known: pa.Array | None
     parts: tuple[KeyIndex, ...] = ()
+    """Of a composite key: the index of all columns but the last, of the last, and of their pairs."""
 
     @staticmethod
     def build(keys: ArrayLike | tuple[ArrayLike, ...]) -> tuple[KeyIndex, I64]:
         """The index over `keys` and their codes; a tuple of columns is a composite key."""
         if isinstance(keys, tuple):
-            built = [KeyIndex.build(part) for part in keys]
-            mixed = _mix([i.n for i, _ in built], [c for _, c in built])
+            if len(keys) == 1:
+                return KeyIndex.build(keys[0])
+            # Two at a time, made dense in between: the product of many sizes does not fit 64 bits.
+            (first, first_codes), (last, last_codes) = KeyIndex.build(keys[:-1]), KeyIndex.build(keys[-1])
+            mixed = _mix(first_codes, last.n, last_codes)
             index, codes = KeyIndex.build(mixed)
             codes[mixed < 0] = -1
-            return KeyIndex(0, index.n, None, (*(i for i, _ in built), index)), codes
+            return KeyIndex(0, index.n, None, (first, last, index)), codes
         array = (
             keys
             if isinstance(keys, np.ndarray)
@@ -98,11 +102,13 @@ class KeyIndex:
         """Codes of other keys."""
         if self.parts:
             assert isinstance(keys, tuple)
-            *parts, index = self.parts
-            mixed = _mix([p.n for p in parts], [p.find(k) for p, k in zip(parts, keys, strict=True)])
+            first, last, index = self.parts
+            mixed = _mix(first.find(keys[:-1]), last.n, last.find(keys[-1]))
             codes = index.find(mixed)
             codes[mixed < 0] = -1
             return codes
+        if isinstance(keys, tuple):
+            (keys,) = keys
         array = (
             keys
             if isinstance(keys, np.ndarray)
@@ -161,13 +167,10 @@ def _codes(indices: pa.Array) -> I64:
     return np.ascontiguousarray(filled.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _mix(sizes: list[int], codes: list[I64]) -> I64:
-    mixed = codes[0].copy()
-    bad = codes[0] < 0
-    for size, code in zip(sizes[1:], codes[1:], strict=True):
-        mixed = mixed * max(size, 1) + code
-        bad |= code < 0
-    mixed[bad] = -1
+def _mix(first: I64, n_last: int, last: I64) -> I64:
+    """One number for each pair of codes; -1 where either is unknown."""
+    mixed = first * max(n_last, 1) + last
+    mixed[(first < 0) | (last < 0)] = -1
     return mixed
 
 
