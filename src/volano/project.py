@@ -133,6 +133,10 @@ class Project:
         """
         return self._work.work(stop, once=once, hear=hear)
 
+    def refresh(self, *sources: str) -> dict[str, str]:
+        """Read the tables of sources again (all that are a table only, or those named); what each brought, in words."""
+        return self._work.refresh(*sources)
+
     def train(self, model: str) -> ModelVersion:
         """Build a training set as of now and train a version; it serves only when released."""
         return self._work.train(model)

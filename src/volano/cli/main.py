@@ -15,6 +15,7 @@ from volano.cli import (
     init,
     jobs,
     plan,
+    refresh,
     release,
     rollback,
     serve,
@@ -51,6 +52,7 @@ app.command()(init.init)
 app.command()(plan.plan)
 app.command()(apply.apply)
 app.command()(demo.demo)
+app.command()(refresh.refresh)
 app.command()(status.status)
 app.add_typer(decisions.app, name="decisions")
 app.command()(train.train)

@@ -79,7 +79,9 @@ class _Source(NamedTuple):
 
     def is_late(self, cells: Cells, stamp: Instant) -> bool:
         """Whether an event comes later than its source accepts: it is stored, and changes no feature."""
-        late_us, event_time = self.definition.accept_late_us, cells[self.schema.time_at]
+        # What a refreshed table brings is never too late: its accept_late says how far a refresh looks back.
+        late_us = self.definition.accept_late_us if self.definition.stream else None
+        event_time = cells[self.schema.time_at]
         return late_us is not None and event_time is not None and stamp - event_time > late_us  # type: ignore[operator]
 
 

@@ -295,7 +295,9 @@ def _fact_columns(rows: list[_Row], cells: list[tuple[Any, ...]], time_at: int) 
         "event_time": [values[time_at] for values in cells],
         "received_at": [row.record.received_at for row in rows],
         "applied_at": applied_at,
-        "known_at": applied_at,
+        "known_at": [
+            row.applied.applied_at if row.record.known_at is None else row.record.known_at for row in rows
+        ],
         "receipt_id": [row.record.receipt_id for row in rows],
         "payload_hash": [row.record.payload_hash for row in rows],
         "too_late": [row.applied.late for row in rows],

@@ -128,9 +128,9 @@ class Door:
             now = self._clock.now()
             entropy = self._entropy(_ENTROPY_BYTES * len(part))
             records: list[bytes] = []
-            for n, (event, operation, revision) in enumerate(part):
+            for n, (event, operation, revision, known_at) in enumerate(part):
                 receipt_id = uuid7(now, entropy[_ENTROPY_BYTES * n : _ENTROPY_BYTES * (n + 1)])
-                record = self._receive(schema, event, operation, revision, receipt_id, now, None)
+                record = self._receive(schema, event, operation, revision, receipt_id, now, None, known_at)
                 n_problems += record.problem is not None
                 records.append(encode_record(record))
             self._journal.append(records, sync=True)
@@ -154,6 +154,7 @@ class Door:
         receipt_id: str,
         now: Instant,
         latest: Instant | None,
+        known_at: Instant | None = None,
     ) -> EventReceived:
         problem: Problem | None = None
         try:
@@ -180,6 +181,7 @@ class Door:
             revision,
             None,
             problem,
+            known_at,
         )
 
     def _schema(self, source: str) -> SourceSchema:

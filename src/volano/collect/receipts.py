@@ -240,7 +240,8 @@ def _count_rows(lake: LakeReader, table: str) -> tuple[Counter[tuple[str, str]],
     """The rows of a table that are the end of a record, by kind and status; and how many of them came too late."""
     stored = ReceiptStatus.STORED.value
     if table.startswith(fact_table("")):
-        marks = lake.read(table, columns=["too_late"])["too_late"]
+        # Rows that a hand-over copied from a table were never accepted; their revision is below zero.
+        marks = lake.read(table, columns=["too_late"], where={"revision": (0, None)})["too_late"]
         return Counter({(EVENT, stored): len(marks)}), pc.sum(marks).as_py() or 0
     if table.startswith(decision_table("")):
         return Counter({(DECISION, stored): lake.read(table, columns=["attempt"]).num_rows}), 0

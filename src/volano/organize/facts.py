@@ -8,7 +8,6 @@ clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from volano.errors import NotReadyError, RequestError, StateMismatchError
 from volano.kernels.columns import combined
+from volano.organize.declared import declared_table
 from volano.organize.partitions import Span
 from volano.organize.snapshots import changes_of
 from volano.plan.definitions import CompiledProject, CompiledSource
@@ -363,7 +363,7 @@ def _is_late(rows: pa.Table, source: CompiledSource, applied: Micros) -> NDArray
     late = combined(rows["too_late"])
     if late.null_count:  # from before it was written down
         computed = np.zeros(len(applied), bool)
-        if source.accept_late_us is not None:
+        if source.stream and source.accept_late_us is not None:
             # A retraction without an event time is never too late.
             times = rows["event_time"].cast(pa.int64()).fill_null(NEVER).to_numpy()
             computed = (applied - times > source.accept_late_us) & (times != NEVER)
@@ -460,7 +460,7 @@ def facts_of_table(
         "applied_at": applied,
         "known_at": known,
         "payload_hash": pa.nulls(n, pa.binary()),
-        "too_late": pa.nulls(n, pa.bool_()),
+        "too_late": pa.array(np.zeros(n, bool)),
     }
     rows = pa.table(facts | {name: column for name, column in columns.items() if name not in facts})
     if handover is not None and source.stream:
@@ -469,104 +469,10 @@ def facts_of_table(
     return rows
 
 
-def declared_table(
-    source: CompiledSource, table: pa.Table, where: str, fields: Sequence[Field] | None = None
-) -> pa.Table:
-    """An author's table with the columns of the event, or some of them, in its types.
-
-    Raises:
-        RequestError: a column is missing, of another type, or null where it must not be; names it and shows rows.
-    """
-    wanted = source.schema.fields if fields is None else fields
-    columns = {field.name: _declared(table, field.name, ARROW_TYPES[field.dtype], where) for field in wanted}
-    for field in wanted:
-        must = field.name in source.id_columns or field.name == source.event_time or not field.nullable
-        if must and columns[field.name].null_count:
-            _refuse_nulls(table, field.name, columns[field.name], where)
-    return pa.table(columns)
-
-
 def snapshot_facts(source: CompiledSource, rows: pa.Table, where: str) -> tuple[pa.Table, pa.Array]:
     """The facts of dumps; see `organize.snapshots`. When a row became known is no value of it."""
     ignored = [] if source.known_at is None else [source.known_at]
     return changes_of(rows, key=source.id_columns[:-1], at=source.event_time, where=where, ignored=ignored)
-
-
-def _declared(table: pa.Table, name: str, wanted: pa.DataType, where: str) -> pa.Array:
-    """A column of an author's table as its declared type, where no meaning is lost."""
-    if name not in table.column_names:
-        raise RequestError(
-            f"The table has no column {name!r}.",
-            where=where,
-            mend=f"add it, or take it out of the event; there are: {', '.join(table.column_names)}",
-        )
-    column = combined(table[name])
-    given = column.type
-    if pa.types.is_dictionary(given):
-        column = column.cast(given.value_type)
-        given = column.type
-    if given == wanted:
-        return column
-    if pa.types.is_timestamp(wanted) and pa.types.is_timestamp(given) and given.tz is None:
-        raise RequestError(
-            f"Column {name!r} holds timestamps without a time zone.",
-            where=where,
-            mend="write them with a zone: which instant they mean must not be guessed",
-        )
-    fits = (
-        pa.types.is_null(given)
-        or (pa.types.is_integer(given) and (pa.types.is_integer(wanted) or pa.types.is_floating(wanted)))
-        or (pa.types.is_floating(given) and pa.types.is_floating(wanted))
-        or (pa.types.is_timestamp(given) and pa.types.is_timestamp(wanted))
-        or (pa.types.is_large_string(given) and pa.types.is_string(wanted))
-        or (pa.types.is_string_view(given) and pa.types.is_string(wanted))
-        or (pa.types.is_list(given) and pa.types.is_list(wanted))
-    )
-    try:
-        if fits:
-            return column.cast(wanted)
-    except pa.ArrowInvalid:
-        pass
-    raise RequestError(
-        f"Column {name!r} is declared {wanted} and holds {given}.",
-        where=where,
-        mend=f"declare what it holds, or convert it; such as {_misfits(column, wanted)}",
-    )
-
-
-def _misfits(column: pa.Array, wanted: pa.DataType) -> str:
-    """The first values that are none of a type, with their rows; the first values when text hides only numbers."""
-    found = []
-    for row, value in enumerate(column.to_pylist(), start=1):
-        if value is not None and not _reads_as(value, wanted):
-            found.append(f"{value!r} in row {row}")
-            if len(found) == _SAMPLE:
-                break
-    return ", ".join(found) or ", ".join(repr(value) for value in column.slice(0, _SAMPLE).to_pylist())
-
-
-def _reads_as(value: object, wanted: pa.DataType) -> bool:
-    try:
-        if pa.types.is_timestamp(wanted):
-            datetime.fromisoformat(value)  # type: ignore[arg-type]
-        elif pa.types.is_integer(wanted):
-            return float(value) == int(float(value))  # type: ignore[arg-type]
-        elif pa.types.is_floating(wanted):
-            float(value)  # type: ignore[arg-type]
-        else:
-            return False
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
-
-
-def _refuse_nulls(table: pa.Table, name: str, column: pa.Array, where: str) -> None:
-    rows = table.take(pc.indices_nonzero(column.is_null())).slice(0, _SAMPLE).to_pylist()
-    raise RequestError(
-        f"Column {name!r} is null in {column.null_count} rows and is declared never to be.",
-        where=where,
-        mend=f"declare it as `... | None`, or clean the table; first rows: {rows}",
-    )
 
 
 def _refuse_repeated_ids(rows: pa.Table, where: str) -> None:

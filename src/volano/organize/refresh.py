@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from volano.errors import RequestError
 from volano.kernels.columns import combined
-from volano.organize.facts import declared_table, event_ids, snapshot_facts
+from volano.organize.facts import event_ids, snapshot_facts
 from volano.plan.definitions import CompiledSource
 from volano.records.journal import Operation, TableChange
 from volano.values.instants import Instant, format_instant
@@ -32,27 +32,33 @@ class _Wanted(NamedTuple):
     doomed: pa.Array
 
 
-def changes_to(source: CompiledSource, table: pa.Table, facts: pa.Table, address: str) -> list[TableChange]:
+def changes_to(source: CompiledSource, rows: pa.Table, facts: pa.Table, address: str) -> list[TableChange]:
     """The changes that bring the facts of a source up to its table, in the order of their event times.
 
     Args:
-        table: all of it, as read.
-        facts: every revision, as `Facts.rows` gives them.
+        rows: of the table, as `organize.declared` gives them.
+        facts: every revision, as `Facts.rows` gives them; both as far back as a refresh looks.
         address: names the table in errors.
 
     Raises:
-        RequestError: the table does not fit the schema, or its newest snapshot is older than the one before.
+        RequestError: the table goes back in time, or is empty where rows hold.
     """
     where = f"source {source.name}, table {address}"
-    rows = declared_table(source, table, where)
     present = facts.filter(facts["superseded_at"].is_null())
     stands = pc.not_equal(present["operation"], _RETRACT)
     match source.change:
         case "snapshots":
             wanted = _of_snapshots(source, rows, present, present.filter(stands), where)
         case "slowly_changing":
+            if not rows.num_rows and bool(pc.any(stands).as_py()):
+                raise RequestError(
+                    "The table is empty; its rows would all be retracted.",
+                    where=where,
+                    mend="put its rows back; a table that was emptied takes nothing back",
+                )
             wanted = _Wanted(rows, pa.array(np.zeros(rows.num_rows, bool)), combined(stands))
         case _:
+            _refuse_going_back(source, rows, present.filter(stands), where)
             nothing = pa.array(np.zeros(present.num_rows, bool))
             wanted = _Wanted(rows, pa.array(np.zeros(rows.num_rows, bool)), nothing)
     return _differences(source, wanted, present, where)
@@ -86,6 +92,19 @@ def _of_snapshots(
         at_last = pc.equal(present["event_time"].cast(pa.int64()), last)
         doomed = combined(pc.and_(pc.fill_null(at_last, False), pc.not_equal(present["operation"], _RETRACT)))
     return _Wanted(facts.filter(fresh), pc.equal(operations.filter(fresh), _END), doomed)
+
+
+def _refuse_going_back(source: CompiledSource, rows: pa.Table, standing: pa.Table, where: str) -> None:
+    """A table to which rows are appended does not end before it ended; one without rows may have been emptied."""
+    if rows.num_rows and standing.num_rows:
+        last = int(_micros(standing["event_time"]).max())
+        newest = int(_micros(rows[source.event_time]).max())
+        if newest < last:
+            raise RequestError(
+                f"The newest row is of {format_instant(newest)}; one of {format_instant(last)} came before.",
+                where=f"{where}, column {source.event_time}",
+                mend="put the newer table back: a source does not go back in time",
+            )
 
 
 def _standing_at(source: CompiledSource, standing: pa.Table, known: Micros, at: Instant) -> pa.Table:

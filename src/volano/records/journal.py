@@ -34,11 +34,13 @@ class TableChange(NamedTuple):
 
     Args:
         event: the columns of the row; of what is retracted or ends only its id.
+        known_at: when it could be used; None: when it is applied.
     """
 
     event: dict[str, Any]
     operation: Operation
     revision: int
+    known_at: Instant | None = None
 
 
 class Mode(StrEnum):
@@ -63,6 +65,7 @@ class EventReceived(msgspec.Struct, frozen=True, tag="event", tag_field="type", 
         payload_hash: 16 bytes; same key and other hash is a conflict.
         subject: the person it concerns, if the source names one.
         problem: why it goes to quarantine: (code, field, message); None for a valid event.
+        known_at: of a row that a refreshed table brought, when it could be used; None: when it is applied.
     """
 
     receipt_id: str
@@ -77,6 +80,7 @@ class EventReceived(msgspec.Struct, frozen=True, tag="event", tag_field="type", 
     revision: int = 0
     subject: str | None = None
     problem: tuple[str, str, str] | None = None
+    known_at: Instant | None = None
 
 
 class DecisionMade(msgspec.Struct, frozen=True, tag="decision", tag_field="type", omit_defaults=True):

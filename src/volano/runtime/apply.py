@@ -40,7 +40,7 @@ from volano.runtime.binding import needed_projects, rebind_releases
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
 from volano.runtime.definitions import Definitions
 from volano.runtime.rebuilding import as_of, fill
-from volano.runtime.refreshing import import_table
+from volano.runtime.refreshing import import_table, say_misfits
 from volano.runtime.scratch import FileScratch
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
@@ -173,11 +173,16 @@ class Application:
         snapshot = self._stores.sql.snapshot(step.table) if step.table else ""
         is_kept = bool(step.table) and not self._plan.project.sources[step.source].stream
         pinned = PinnedHandOver(step.source, now, snapshot, now, step.table, imported=is_kept)
-        if is_kept and not import_table(self._plan.project, pinned, self._stores.lake, self._stores.sql):
-            # Kept by an apply that was cut short: whether the table has changed since is not known.
-            pinned = msgspec.structs.replace(pinned, snapshot="")
+        said = snapshot
+        if is_kept:
+            kept = import_table(self._plan.project, pinned, self._stores.lake, self._stores.sql)
+            if kept is None or kept.misfits:
+                # An apply that was cut short kept it, or rows did not fit: the first refresh compares all of it.
+                pinned = msgspec.structs.replace(pinned, snapshot="")
+            if kept is not None and kept.misfits:
+                said = say_misfits(kept)
         self._stores.catalog.append(_HANDOVERS, [msgspec.json.encode(pinned)], at=now)
-        return snapshot
+        return said
 
     def _backfill(self, step: BackfillGroup) -> str:
         """Chunks of one group, part by part; an attempt that was cut short goes on behind its last part."""

@@ -34,6 +34,7 @@ from volano.runtime.labelling import update_labels
 from volano.runtime.learning import Learner
 from volano.runtime.planning import make_plan, make_state_plan
 from volano.runtime.recurring import recurring_jobs
+from volano.runtime.refreshing import refresh, refreshable
 from volano.runtime.session import Session
 from volano.runtime.status import Status, job_statuses, read_status
 from volano.runtime.stores import Stores
@@ -117,6 +118,14 @@ class Workplace:
     def job_statuses(self) -> list[JobStatus]:
         """How every job stands; takes no lock."""
         return job_statuses(self.stores, self._clock.now())
+
+    def refresh(self, *sources: str) -> dict[str, str]:
+        """Bring the facts of sources up to their tables; a wrong name is told before anything is done."""
+        project = self.session.applied.project
+        kept = [name for name, each in project.sources.items() if each.table and not each.stream]
+        for name in sources:
+            refreshable(project, name)
+        return {name: refresh(self.session, name) for name in sources or kept}
 
     def train(self, model: str) -> ModelVersion:
         """Train a version as of now."""

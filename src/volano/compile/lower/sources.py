@@ -38,7 +38,7 @@ def lower_sources(ctx: Context) -> None:
             stream=bool(at.value.stream),
             available_after_us=available_after_us,
             known_at=known_at,
-            accept_late_us=accept_late_us if at.value.stream else None,
+            accept_late_us=accept_late_us,
             change="" if change == "append" else change,
             valid_to=valid_to,
         )
