@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final, NamedTuple
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from volano.collect.applied import applied_entries
@@ -250,7 +251,8 @@ def _count_rows(lake: LakeReader, table: str) -> tuple[Counter[tuple[str, str]],
     if table not in (QUARANTINE, RECEIPTS):
         return Counter(), 0
     rows = lake.read(table, columns=["kind", "status"])
-    kinds = rows["kind"].fill_null(EVENT)  # rows from before there was the column
+    # Rows from before there was the column; where all are, it has no type.
+    kinds = rows["kind"].cast(pa.string()).fill_null(EVENT)
     pairs = Counter(zip(kinds.to_pylist(), rows["status"].to_pylist(), strict=True))
     duplicate = ReceiptStatus.DUPLICATE.value
     return Counter({pair: n for pair, n in pairs.items() if table == QUARANTINE or pair[1] == duplicate}), 0

@@ -274,5 +274,6 @@ def _next(report: Report, folder: str) -> str:
         "  volano check                               every invariant, again",
     ]
     if sum(line.outcome == RELEASED for line in report.releases) > 1:
-        lines.append('  volano rollback --reason "to see it"        the champion before serves again')
+        lines.append('  volano rollback --decision get_delay_risk --reason "to see it"')
+        lines.append("                                             the champion before serves again")
     return "\n".join(lines)
