@@ -121,7 +121,7 @@ def _shown(name: str, value: Any) -> str:
             return when(value)
         if name.endswith("_us"):
             return format_duration(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(cell(each) for each in value) or "–"
     if isinstance(value, dict):
         return ", ".join(f"{key}={_shown(key, each)}" for key, each in value.items()) or "–"
