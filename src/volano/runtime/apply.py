@@ -198,7 +198,8 @@ class Application:
             self._reporter.advanced(part.done, f"{', '.join(step.views)}: part {part.done} of {part.total}")
 
         with FileScratch(self._stores.data / "scratch") as scratch:
-            work = Backfill(project, self._plan.groups, facts, self._stores.sql, functions, scratch=scratch)
+            groups = tuple(self._known_groups().values())
+            work = Backfill(project, groups, facts, self._stores.sql, functions, scratch=scratch)
 
             def parts(after: int) -> Iterator[Part]:
                 return work.chunks(group, stamp=stamp, after=after)
@@ -245,9 +246,13 @@ class Application:
         return [*projects, *self._also]
 
     def _groups(self, hashes: Iterable[str]) -> tuple[StateGroup, ...]:
-        present = () if self._applied is None else self._applied.groups
-        known = {group.hash: group for group in (*present, *self._plan.groups)}
+        known = self._known_groups()
         return tuple(known[hash_] for hash_ in hashes)
+
+    def _known_groups(self) -> dict[str, StateGroup]:
+        """Groups that are there and groups of the plan, by hash: an old view may join a dimension that is there."""
+        present = () if self._applied is None else self._applied.groups
+        return {group.hash: group for group in (*present, *self._plan.groups)}
 
     def _pinned(self) -> list[PinnedHandOver]:
         entries = self._stores.catalog.entries(_HANDOVERS)
