@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from volano.client.answers import (
     Decided,
     Receipt,
+    UnreachableError,
     decode_decided,
     decode_receipt,
     decode_receipts,
@@ -79,13 +81,32 @@ def read_answer(call: Call[T], status: int, body: bytes) -> T:
     return call.read(body)
 
 
-def waits(retries: int, draw: Callable[[], float]) -> Iterator[float]:
-    """Seconds to wait before each retry: doubling, each drawn from its upper half, so that callers spread."""
-    for n in range(retries):
-        yield _FIRST_WAIT_S * 2**n * (0.5 + draw() / 2)
+class Tries:
+    """How often one call was tried, and whether it is worth another try.
 
+    The waits double, each drawn from its upper half, so that callers spread.
+    """
 
-def retry_after(headers: Mapping[str, str], otherwise: float) -> float:
-    """What the server asks for, or `otherwise`."""
-    asked = headers.get("retry-after", "")
-    return max(float(asked), otherwise) if asked.isdigit() else otherwise
+    def __init__(self, url: str, path: str, retries: int) -> None:
+        self._url = url
+        self._path = path
+        self._retries = retries
+        self._failed = 0
+
+    def failed(self, told: str, headers: Mapping[str, str] | None = None) -> float:
+        """Seconds to wait before the next try: longer where the server asks for it.
+
+        Raises:
+            UnreachableError: that was the last one.
+        """
+        self._failed += 1
+        if self._failed > self._retries:
+            raise UnreachableError(
+                f"{self._url} gave no answer in {self._failed} tries; at last {told}.",
+                where=self._path,
+                mend="see whether `volano serve` runs there; then call again",
+            )
+        asked = "" if headers is None else headers.get("retry-after", "")
+        doubled: float = _FIRST_WAIT_S * 2 ** (self._failed - 1)
+        wait = doubled * (0.5 + random.random() / 2)
+        return max(float(asked), wait) if asked.isdigit() else wait

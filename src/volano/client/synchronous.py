@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-from volano.client.answers import Decided, Receipt, UnreachableError
+from volano.client.answers import Decided, Receipt
 from volano.client.calls import (
     BUSY,
     Call,
+    Tries,
     decide_call,
     observe_call,
     read_answer,
     receipt_call,
-    retry_after,
-    waits,
 )
 from volano.client.transport import import_httpx
 
@@ -91,23 +89,14 @@ class Client:
         self.close()
 
     def _send(self, call: Call[T]) -> T:
-        told = "nothing was tried"
-        pause = waits(self._retries, random.random)
+        tries = Tries(self._url, call.path, self._retries)
         while True:
-            wait = next(pause, None)
             try:
                 answer = self._http.request(call.method, call.path, content=call.body, headers=call.headers)
             except self._errors as error:
-                told = f"{type(error).__name__}: {error}"
+                wait = tries.failed(f"{type(error).__name__}: {error}")
             else:
                 if answer.status_code not in BUSY:
                     return read_answer(call, answer.status_code, answer.content)
-                told = f"it answered {answer.status_code}"
-                wait = None if wait is None else retry_after(answer.headers, wait)
-            if wait is None:
-                raise UnreachableError(
-                    f"{self._url} gave no answer in {self._retries + 1} tries; at last {told}.",
-                    where=call.path,
-                    mend="see whether `volano serve` runs there; then call again",
-                )
+                wait = tries.failed(f"it answered {answer.status_code}", answer.headers)
             time.sleep(wait)
