@@ -45,7 +45,7 @@ demo: $(VENV)/.demo $(VENV)/.project ## replay a year of flights: make demo ARGS
 test: dev ## every test
 	$(PYTEST) $(ARGS)
 
-check: static ## format, lint, types, imports, fast tests: under a minute
+check: static ## format, lint, types, imports, and the tests without the mark slow: some minutes
 	$(PYTEST) -m "not slow" $(ARGS)
 
 static: dev ## format, lint, types, imports

@@ -77,6 +77,7 @@ def test_every_phase_has_effects_to_be_killed_at(trace):
     assert len(set(trace)) >= 25
 
 
+@pytest.mark.slow
 def test_sixteen_kills_spread_over_the_loop_change_nothing_in_the_end(fresh, finished, trace, processes):
     random = Random(16)
     labels = {

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.project.world import World, differences, items, write_project
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_another_process_in_another_folder_learns_and_decides_the_same(finished, fresh):
     folder = write_project(fresh / "again")
     environment = {
