@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 
 from tests.collect.world import ASK, DEAR, SHOP, START, World, feature, project, sale, view_input
 from tests.organize.histories import live, point_in_time
-from volano.errors import AuthorCodeError
+from volano.decide.features import OnlineFeatures
 from volano.organize.audit import audit
 from volano.organize.backfill import Backfill
 from volano.organize.facts import Facts
+from volano.organize.features import Mode
 from volano.plan.definitions import CodeRef, CompiledProject, CompiledService, CompiledView, Projection
+from volano.plan.failed_rows import FAILED_PREFIX, FailedRow, decode_failed
 from volano.values.instants import DAY_US, HOUR_US
 from volano.values.schema import DType, Field, Schema
 
@@ -101,6 +104,7 @@ def test_a_function_over_each_frame_serves_what_is_recomputed(tmp_path, frame):
         assert report.checked > 20
         assert report.differences == ()
         assert pc.sum(rows["feature__Computed__each"].is_valid()).as_py() > 10
+        assert failed(world) == []
         assert world.applier.take_failing() == ()
 
 
@@ -127,8 +131,11 @@ def test_a_row_that_a_function_refuses_is_null_on_both_sides_and_named_and_kept(
         (failing,) = world.applier.take_failing()
         assert failing.view == "Computed"
         assert "three pieces" in failing.reason
+        failures = failed(world)
+        assert {failure.view for failure in failures} == {"Computed"}
+        assert all("three pieces" in failure.reason for failure in failures)
         refused = world.lake.read("fact_sales").filter(pc.field("pieces") == 3)
-        assert failing.event_id in refused["event_id"].to_pylist()
+        assert {failure.event_id for failure in failures} <= set(refused["event_id"].to_pylist())
         # The plain view beside it counts every row, and so does the projected one.
         served = rows.filter(rows["feature__Shop__n"].is_valid())
         assert served["feature__Shop__n"].equals(served["feature__Computed__n"])
@@ -153,12 +160,107 @@ def test_a_projection_of_the_wrong_shape_names_view_and_column_and_the_rest_goes
         assert world.applier.step() == 3
         world.committer.step()
         assert world.lake.read("fact_sales").num_rows == 3
-        assert "Computed" in {failing.view for failing in world.applier.take_failing()}
-        with pytest.raises(AuthorCodeError, match=message) as caught:
-            facts = Facts(world.project, world.lake, world.sql, {})
-            list(
-                Backfill(world.project, world.groups, facts, world.sql, world.functions).chunks(
-                    world.groups[0]
-                )
-            )
-        assert "view Computed" in str(caught.value.where)
+        failures = failed(world)
+        assert {failure.view for failure in failures} == {"Computed"}
+        assert len(failures) == 3
+        assert all(re.search(message, failure.reason) for failure in failures)
+        assert rebuilt(world) == stored(world)
+
+
+def dropping(rows: pa.Table) -> pa.Table:
+    """Leaves out the rows without an amount, which no projection may."""
+    return in_arrow(rows.filter(rows["amount"].is_valid()))
+
+
+def refusing(rows: pa.Table) -> pa.Table:
+    """Refuses every kind but food."""
+    if set(rows["kind"].to_pylist()) != {"food"}:
+        raise ValueError("not food")
+    return in_arrow(rows)
+
+
+@pytest.mark.parametrize("size", [1, 3, 12])
+def test_a_view_that_leaves_rows_out_loses_them_alone_however_they_are_batched(tmp_path, size):
+    definition, service = around(computed("dropping"))
+    events = [
+        sale(f"s{n}", START + n, amount=None if n % 4 == 1 else 8.0 + n, kind="food") for n in range(12)
+    ]
+    with World(tmp_path, definition, functions={"dropping": dropping}) as world:
+        world.clock.advance_to(START + HOUR_US)
+        for at in range(0, len(events), size):
+            world.door.accept("sales", events[at : at + size])
+            world.applier.step()
+        world.committer.step()
+        served = read_online(world, service)
+        assert (served["Shop__n"], served["Computed__n_food"]) == (12, 9)
+        assert read_offline(world, service) == served
+        assert {row.event_id for row in failed(world)} == {"s1", "s5", "s9"}
+        assert rebuilt(world) == stored(world)
+
+
+def test_online_offline_and_rebuild_agree_on_any_number_of_rows_that_fail(tmp_path):
+    definition, service = around(computed("refusing"))
+    kinds = ["toys" if n % 2 else "food" for n in range(3_000)]
+    with World(tmp_path, definition, functions={"refusing": refusing}) as world:
+        world.clock.advance_to(START + HOUR_US)
+        for at in range(0, 3_000, 500):
+            rows = [sale(f"s{n}", START + n, kind=kinds[n]) for n in range(at, at + 500)]
+            world.door.accept("sales", rows, sync=False)
+            while world.applier.step():
+                pass
+        world.committer.step()
+        assert len(failed(world)) == 1_500
+        served = read_online(world, service)
+        assert (served["Shop__n"], served["Computed__n_food"]) == (3_000, 1_500)
+        assert read_offline(world, service) == served
+        assert rebuilt(world) == stored(world)
+
+
+def failed(world: World) -> list[FailedRow]:
+    """The rows that stand as failed beside online state."""
+    with world.online.snapshot() as snapshot:
+        return [
+            decode_failed(value) for _, value in snapshot.scan(FAILED_PREFIX, FAILED_PREFIX + b"\xff" * 9)
+        ]
+
+
+def stored(world: World) -> dict[bytes, bytes]:
+    """The chunks of all groups, and the rows that failed, as the applier wrote them."""
+    prefixes = (FAILED_PREFIX, *(group.prefix for group in world.groups))
+    with world.online.snapshot() as snapshot:
+        return {
+            key: value for prefix in prefixes for key, value in snapshot.scan(prefix, prefix + b"\xff" * 9)
+        }
+
+
+def rebuilt(world: World) -> dict[bytes, bytes]:
+    """The same, built from the lake."""
+    facts = Facts(world.project, world.lake, world.sql, {})
+    backfill = Backfill(world.project, world.groups, facts, world.sql, world.functions)
+    return {
+        key: value
+        for group in world.groups
+        for part in backfill.chunks(group)
+        for key, value in part.puts.items()
+    }
+
+
+def read_online(world: World, service: CompiledService) -> dict[str, Any]:
+    features = OnlineFeatures(
+        world.project,
+        service,
+        request=ASK,
+        groups=world.groups,
+        online=world.online,
+        functions=world.functions,
+    )
+    request = {"sale_id": "x", "shop": "corner", "card": 1, "asked_for": 1.0}
+    slots, _ = features.read(request, START + 2 * HOUR_US)
+    return {given.name: value for given, value in zip(service.inputs, features.served(slots), strict=True)}
+
+
+def read_offline(world: World, service: CompiledService) -> dict[str, Any]:
+    at = pa.array([START + 2 * HOUR_US], pa.timestamp("us", "UTC"))
+    spine = pa.table({"decided_at": at, "as_of": at, "shop": ["corner"]})
+    (row,) = point_in_time(world).features(service.inputs, spine, mode=Mode.REPLAY).to_pylist()
+    return dict(row)

@@ -13,7 +13,7 @@ from volano.collect.state import Arrival, GroupState
 from volano.compile.state import state_groups
 from volano.engines.duckdb_engine import DuckDbEngine
 from volano.errors import AuthorCodeError, UnsupportedError
-from volano.plan.definitions import Projection
+from volano.plan.definitions import CodeRef, Projection
 from volano.plan.state_index import Known
 from volano.plan.state_rows import ARROW_TYPES, StateRowMap, order_value
 from volano.values.event_ids import row_id
@@ -56,12 +56,34 @@ def test_only_the_columns_that_are_needed_are_asked_for():
     assert row_map(project(), "shop").needed == project().sources["sales"].schema.names
 
 
-def test_views_of_a_group_that_compute_different_keys_are_refused():
+def test_a_view_that_computes_another_key_loses_those_rows_and_no_other_view_notices():
     sql = "SELECT * REPLACE (upper(shop) AS shop), CAST(true AS BOOLEAN) AS dear, CAST(1 AS DOUBLE) AS price FROM source"
     assert DEAR.projection is not None
     dear = msgspec.structs.replace(DEAR, projection=Projection(DEAR.projection.columns, sql=sql))
-    with pytest.raises(AuthorCodeError, match="compute different keys in shop"):
-        row_map(project(views=(SHOP, dear, CARD)), "shop").map(sales(amount=[1.0]))
+    for views in ((SHOP, dear, CARD), (dear, SHOP, CARD)):
+        rows = sales(amount=[1.0, 2.0], shop=["a", "B"])
+        mapped = row_map(project(views=views), "shop").map(rows)
+        assert [key.to_pylist() for key in mapped.keys] == [["a", "B"]]
+        assert mapped.columns["Dear.price"].to_pylist() == [None, 1.0]
+        assert mapped.columns["amount"].to_pylist() == [1.0, 2.0]
+        assert [(view, row) for view, row, _ in mapped.failures] == [("Dear", 0)]
+        assert "another key in shop" in mapped.failures[0].error.what
+
+
+def test_a_projection_whose_module_fails_to_import_harms_no_neighbour():
+    def broken(code):
+        raise AuthorCodeError("importing failed")
+
+    assert DEAR.projection is not None
+    code = Projection(DEAR.projection.columns, code=CodeRef("shop", "gone", ""))
+    dear = msgspec.structs.replace(DEAR, projection=code)
+    definition = project(views=(SHOP, dear))
+    mapped = StateRowMap(definition, state_groups(definition)[0], ENGINE.query, broken).map(
+        sales(amount=[1.0, 2.0])
+    )
+    assert [key.to_pylist() for key in mapped.keys] == [["a", "a"]]
+    assert mapped.columns["amount"].to_pylist() == [1.0, 2.0]
+    assert [(view, row) for view, row, _ in mapped.failures] == [("Dear", 0), ("Dear", 1)]
 
 
 def test_a_source_ordered_by_text_is_refused():

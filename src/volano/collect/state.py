@@ -46,7 +46,7 @@ Cells: TypeAlias = Sequence[Scalar]
 
 
 class ViewFailure(NamedTuple):
-    """A stored event that a view's projection could not take: its columns are null in that view."""
+    """A stored event that a view's projection could not take: the view's columns are null, those of others stand."""
 
     view: CompiledView
     row_id: bytes
@@ -154,15 +154,7 @@ class GroupState:
             [pa.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)],
             schema=self._schema,
         )
-        try:
-            rows: StateRows = self.rows_of.map(table)
-        except AuthorCodeError as error:
-            # The projection itself is wrong. Its events stay stored; the state is rebuilt once it is mended.
-            failures += [
-                self._failure(view, arrival, error) for view in self.projected for arrival in arrivals
-            ]
-            nothing: Cells = [None] * len(arrivals)
-            return [nothing] * len(self.group.key_columns), [nothing] * len(self.group.columns.names)
+        rows: StateRows = self.rows_of.map(table)
         views = {view.name: view for view in self.projected}
         failures += [self._failure(views[view], arrivals[row], error) for view, row, error in rows.failures]
         values: list[Cells] = [_scalars(rows.columns[name]) for name in self.group.columns.names]

@@ -114,9 +114,6 @@ class Backfill:
             stamp: only what was applied by then; None: everything.
             n_parts: in how many parts, at least; the same at every resumption.
             after: parts that were written already.
-
-        Raises:
-            AuthorCodeError: a projection returned the wrong shape or fails on too many rows.
         """
         since = None if now is None or group.raw_us is None else now - group.raw_us
         rows_of = self._rows.map_of(group)

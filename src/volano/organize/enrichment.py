@@ -72,7 +72,6 @@ class GroupRows:
             stamp: only what was applied by then exists.
 
         Raises:
-            AuthorCodeError: a projection returned the wrong shape or fails on too many rows.
             StateMismatchError: the group of a dimension is not among the groups.
         """
         rows = facts.select(rows_of.needed)

@@ -1,8 +1,9 @@
 """Projections of rows: an author's columns, checked, with bad rows set apart. The same rule online and offline.
 
-A projection is stateless: it maps each row by itself, keeps their number and their order. So a batch that fails
-can be cut in two until the rows that fail are alone; their computed columns are null, on both sides of every
-comparison.
+A projection is stateless: it maps each row by itself, keeps their number and their order. So a batch that fails, or
+comes back in the wrong shape, can be cut in two until the rows that fail are alone; their computed columns are null, on
+both sides of every comparison. What becomes of a row never depends on how many rows, good or bad, stand beside it: a
+projection that takes no row at all fails on each of them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import pyarrow as pa
 
 from volano.errors import AuthorCodeError, MissingExtraError
 
-MOST_FAILURES: Final = 1_000
-"""More failing rows than this in one batch, and the projection itself is at fault."""
 _SAMPLE: Final = 3
 
 
@@ -36,17 +35,14 @@ class Projected(NamedTuple):
 def project(
     rows: pa.Table, compute: Callable[[pa.Table], pa.Table], columns: Mapping[str, pa.DataType], *, view: str
 ) -> Projected:
-    """Compute columns of some rows.
+    """Compute columns of some rows. A row fails when the author's code raises on it, a declared column is missing or
+    has another type, or the number of rows differs.
 
     Args:
         rows: of the source.
         compute: the author's projection; gives as many rows in the same order.
         columns: the declared columns with their types; one that it does not give is the source's of that name.
         view: named in errors.
-
-    Raises:
-        AuthorCodeError: a declared column is missing or has another type, the number of rows differs, or more
-            than `MOST_FAILURES` rows fail.
 
     >>> rows = pa.table({"x": [1, 2]})
     >>> double = lambda rows: rows.append_column("y", pa.array([2 * x for x in rows["x"].to_pylist()]))
@@ -61,22 +57,14 @@ def project(
         start, stop = todo.pop()
         part = rows.slice(start, stop - start)
         try:
-            computed = compute(part)
+            parts.append(_checked(compute(part), part, schema, view))
         except AuthorCodeError as error:
             if stop - start > 1:
                 middle = (start + stop) // 2
                 todo += [(middle, stop), (start, middle)]
                 continue
             failed.append(FailedRow(start, error))
-            if len(failed) > MOST_FAILURES:
-                raise AuthorCodeError(
-                    f"The projection of view {view!r} fails on more than {MOST_FAILURES} of {rows.num_rows} rows.",
-                    where=f"view {view}",
-                    mend="mend the projection; the first failure is the cause of this error",
-                ) from failed[0].error
             parts.append(_nulls(schema, 1))
-            continue
-        parts.append(_checked(computed, part, schema, view))
     return Projected(pa.concat_tables(parts) if parts else schema.empty_table(), failed)
 
 
@@ -114,7 +102,14 @@ def from_frame(result: Any, *, view: str) -> pa.Table:
         return pa.Table.from_batches([result])
     kind = type(result)
     if kind.__module__.startswith("pandas") and kind.__name__ == "DataFrame":
-        return pa.Table.from_pandas(result, preserve_index=False)
+        try:
+            return pa.Table.from_pandas(result, preserve_index=False)
+        except pa.ArrowException as error:
+            raise AuthorCodeError(
+                f"The projection of view {view!r} returned a DataFrame that is no table: {error}",
+                where=f"view {view}",
+                mend="give every column values of one type",
+            ) from error
     if kind.__module__.startswith(("polars", "narwhals")) and kind.__name__ == "DataFrame":
         return result.to_arrow()
     raise AuthorCodeError(
@@ -148,11 +143,12 @@ def _checked(computed: pa.Table, rows: pa.Table, schema: pa.Schema, view: str) -
     arrays = []
     for field in schema:
         given = computed if field.name in computed.column_names else rows
-        if field.name not in given.column_names:
+        if given.column_names.count(field.name) != 1:
+            n = given.column_names.count(field.name) or "no"
             raise AuthorCodeError(
-                f"The projection of view {view!r} returned no column {field.name!r}.",
+                f"The projection of view {view!r} returned {n} column{'' if n == 'no' else 's'} {field.name!r}.",
                 where=f"view {view}, column {field.name}",
-                mend=f"return it; there were: {', '.join(computed.column_names)}",
+                mend=f"return it once; there were: {', '.join(computed.column_names)}",
             )
         column = given[field.name].combine_chunks()
         arrays.append(column if column.type == field.type else _cast(column, field, rows, view))
@@ -175,7 +171,7 @@ def _cast(column: pa.Array, field: pa.Field, rows: pa.Table, view: str) -> pa.Ar
     if fits:
         try:
             return column.cast(wanted)
-        except pa.ArrowInvalid:
+        except pa.ArrowException:
             pass
     sample = rows.slice(0, _SAMPLE).to_pylist()
     raise AuthorCodeError(

@@ -94,62 +94,104 @@ class StateRowMap:
     def map(self, rows: pa.Table) -> StateRows:
         """Rows of the source, its columns and those of its joins under their own names, as rows of the group.
 
-        Raises:
-            AuthorCodeError: a projection returned the wrong shape, fails on too many rows, or two views of the group
-                compute different keys under one name.
+        A view loses the rows that its projection cannot take, and those for which it computes another key than the
+        views before it, plain ones first: they are null in its own columns. No other view notices, whatever rows come
+        beside them.
         """
         columns = {
             name: rows[name].combine_chunks() for name in self.group.columns.names if name in self._names
         }
-        keys: tuple[pa.Array, ...] | None = None
-        keyed_by = ""
         failures: list[RowFailure] = []
-        for view in self.group.views:
-            found = self._of_view(view, rows, columns, failures)
-            if keys is not None and keys != found:
-                raise AuthorCodeError(
-                    f"Views {keyed_by!r} and {view.name!r} compute different keys in {', '.join(view.key_columns)}.",
-                    where=f"view {view.name}",
-                    mend="give the computed key column of one of them another name",
+        keys: tuple[pa.Array, ...] = ()
+        keyed = np.zeros(rows.num_rows, bool)
+        views = sorted(self.group.views, key=lambda view: view.projection is not None)
+        for view in views:
+            found, computed, takes = self._of_view(view, rows, failures)
+            if not keys:
+                keys, keyed = found, takes
+            elif keys != found or not takes.all() or not keyed.all():
+                differs = keyed & takes & ~_same(keys, found)
+                failures.extend(
+                    _other_key(view, views[0].name, row) for row in np.flatnonzero(differs).tolist()
                 )
-            keys, keyed_by = found, view.name
-        assert keys is not None
+                computed = {name: _null_where(differs, column) for name, column in computed.items()}
+                new = pa.array(takes & ~keyed)
+                keys = tuple(pc.if_else(new, theirs, ours) for theirs, ours in zip(found, keys, strict=True))
+                keyed = keyed | takes
+            columns |= computed
+        if not keyed.all():
+            # A row that no view takes keeps the key that its source gives.
+            keys = tuple(
+                pc.if_else(pa.array(keyed), key, rows[name].combine_chunks())
+                if name in rows.column_names
+                else key
+                for name, key in zip(self.group.key_columns, keys, strict=True)
+            )
         order = tuple(_order_values(rows[field.name].combine_chunks(), field) for field in self.order_by)
         return StateRows(keys, order, columns, failures)
 
     def _of_view(
-        self, view: CompiledView, rows: pa.Table, columns: dict[str, pa.Array], failures: list[RowFailure]
-    ) -> tuple[pa.Array, ...]:
-        """Add the view's projected columns; return the keys as the view sees them."""
+        self, view: CompiledView, rows: pa.Table, failures: list[RowFailure]
+    ) -> tuple[tuple[pa.Array, ...], dict[str, pa.Array], NDArray[np.bool_]]:
+        """The keys as the view sees them, its projected columns by stored name, and the rows that it takes."""
         projection = view.projection
+        takes = np.ones(rows.num_rows, bool)
         if projection is None:
-            return tuple(rows[name].combine_chunks() for name in view.key_columns)
+            return tuple(rows[name].combine_chunks() for name in view.key_columns), {}, takes
         wanted = {field.name: ARROW_TYPES[field.dtype] for field in projection.columns.fields}
         wanted |= dict(zip(view.key_columns, self._key_types, strict=True))
         computed, failed = project(rows, self._computation(projection, view.name), wanted, view=view.name)
         failures.extend(RowFailure(view.name, row, error) for row, error in failed)
-        for field in projection.columns.fields:
-            columns[stored_column(view, field.name)] = computed[field.name].combine_chunks()
-        keys = tuple(computed[name].combine_chunks() for name in view.key_columns)
-        if not failed:
-            return keys
-        # A row that failed keeps the key that its source gives, so that the other views of the group see it.
-        is_failed = np.zeros(rows.num_rows, bool)
-        is_failed[[row for row, _ in failed]] = True
-        return tuple(
-            pc.if_else(pa.array(is_failed), rows[name].combine_chunks(), key)
-            if name in rows.column_names
-            else key
-            for name, key in zip(view.key_columns, keys, strict=True)
-        )
+        takes[[row for row, _ in failed]] = False
+        columns = {
+            stored_column(view, field.name): computed[field.name].combine_chunks()
+            for field in projection.columns.fields
+        }
+        return tuple(computed[name].combine_chunks() for name in view.key_columns), columns, takes
 
     def _computation(self, projection: Projection, view: str) -> Callable[[pa.Table], pa.Table]:
         if projection.sql is not None:
             sql = projection.sql
             return lambda rows: self._run_sql(sql, {"source": rows})
         assert projection.code is not None
-        function = self._find_function(projection.code)
+        try:
+            function = self._find_function(projection.code)
+        except AuthorCodeError as error:
+            return _raising(error)
         return lambda rows: from_frame(function(to_frame(rows, projection.frame)), view=view)
+
+
+def _raising(error: AuthorCodeError) -> Callable[[pa.Table], pa.Table]:
+    """A projection whose module cannot be imported fails on every row."""
+
+    def compute(rows: pa.Table) -> pa.Table:
+        raise error.with_traceback(None)
+
+    return compute
+
+
+def _same(left: tuple[pa.Array, ...], right: tuple[pa.Array, ...]) -> NDArray[np.bool_]:
+    """Where two keys are the same; null is the same as null."""
+    same = np.ones(len(left[0]), bool)
+    for mine, theirs in zip(left, right, strict=True):
+        equal = pc.fill_null(pc.equal(mine, theirs), False)
+        both_null = pc.and_(mine.is_null(), theirs.is_null())
+        same &= pc.or_(equal, both_null).to_numpy(zero_copy_only=False)
+    return same
+
+
+def _null_where(lost: NDArray[np.bool_], column: pa.Array) -> pa.Array:
+    return pc.if_else(pa.array(lost), pa.scalar(None, column.type), column)
+
+
+def _other_key(view: CompiledView, first: str, row: int) -> RowFailure:
+    error = AuthorCodeError(
+        f"View {view.name!r} computes another key in {', '.join(view.key_columns)} than the views before it, "
+        f"from {first!r} on.",
+        where=f"view {view.name}",
+        mend="give the computed key column of one of them another name",
+    )
+    return RowFailure(view.name, row, error)
 
 
 def _ordering_field(source: CompiledSource, name: str) -> Field:
