@@ -81,7 +81,8 @@ def test_every_phase_has_effects_to_be_killed_at(trace):
 def test_sixteen_kills_spread_over_the_loop_change_nothing_in_the_end(fresh, finished, trace, processes):
     random = Random(16)
     labels = {
-        random.choice(sorted({each for each in trace if each.startswith(f"{phase}/")})) for phase in PHASES
+        random.choice(sorted({each for each in trace if each.startswith(f"{phase}/")}))
+        for phase in sorted(PHASES)
     }
     labels |= set(random.sample(sorted(set(trace) - labels), 16 - len(labels) + 3))
     died = run_killed(write_project(fresh / "killed"), spots(trace, labels, random), processes)

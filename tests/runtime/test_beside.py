@@ -86,19 +86,20 @@ def test_decisions_and_checks_work_beside_a_process_that_decides_observes_and_co
             assert checked.exit_code == 0, checked.stdout
             findings = {each["rule"]: each for each in json.loads(checked.stdout)}
             assert "another process is at work" in findings[AUDITED]["detail"]
-            seen.append(int(findings[AUDITED]["detail"].split()[1]))
             listed = volano("decisions", "list", "get_return_risk", "--json", "--limit", "3", folder=folder)
             assert listed.exit_code == 0 and "live-" in listed.stdout
             assert volano("decisions", "show", "live-0", folder=folder).exit_code == 0
             status = json.loads(volano("status", "--json", folder=folder).stdout)["account"]
             ended = ("stored", "duplicate", "conflict", "quarantined", "pending")
             assert status["accepted"] == sum(status[name] for name in ended) > 0
+            seen.append(status["accepted"])
         assert worker.poll() is None, "the process at work was disturbed"
         assert seen == sorted(seen) and 0 < seen[0] < seen[-1]
         n_asked = int(worker.communicate("stop", timeout=60)[0])
     finally:
         worker.kill()
-        worker.wait()
+        with worker:  # closes its pipes
+            worker.wait()
     with Project.open(folder) as project:
         assert all(finding.sound for finding in project.check())
         assert project.decisions("get_return_risk", limit=10**6).num_rows == n_asked
