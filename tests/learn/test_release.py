@@ -310,3 +310,16 @@ def test_a_turn_run_twice_leaves_one_entry(world: World, stores: Stores) -> None
     assert turn(world, stores, CUTOFF) == refused
     assert len(releases.history(stores.catalog, "get_risk")) == 2
     assert np.all([document.revision == 1 for document in stores.catalog.documents("model_version")])
+
+
+def test_a_turn_run_again_after_a_rollback_does_not_release_again(stores: Stores) -> None:
+    world = turned(make_world(1_500, days=60.0, seed=2))
+    for at in (28 * DAY_US, 60 * DAY_US):
+        released = turn(world, stores, at)
+    events = releases.history(stores.catalog, "get_risk")
+    back = releases.rollback(events, at=61 * DAY_US, actor="ada", reason="worse", verify=lambda version: None)
+    releases.append(stores.catalog, back, after=events[-1])
+    assert turn(world, stores, 60 * DAY_US) == released
+    assert releases.current(stores.catalog, "get_risk") == back
+    anew = {"at": 62 * DAY_US, "actor": released.actor}
+    assert releases.find_verdict(stores.catalog, "get_risk", released.challenger, **anew) is None

@@ -70,7 +70,7 @@ def challenge(
         evaluation_set=evaluation,
     )
     before = releases.current(catalog, decision)
-    done = _already(before, decision, version, evaluation, catalog)
+    done = _already(before, decision, version, catalog, at, actor)
     if done is not None:
         return done
     champion = None if before is None else get_version(catalog, before.champion)
@@ -122,15 +122,16 @@ def _already(
     before: ReleaseEvent | None,
     decision: str,
     version: ModelVersion,
-    evaluation: TrainingSet,
     catalog: CatalogWriter,
+    at: Instant,
+    actor: str,
 ) -> ReleaseEvent | None:
     """The transition of an earlier run of this very job, if there is one."""
     if before is None:
         return None
     if before.champion == version.version:
         return before
-    return releases.find_verdict(catalog, decision, version.version, evaluation.manifest.root_hash)
+    return releases.find_verdict(catalog, decision, version.version, at=at, actor=actor)
 
 
 def _judge(

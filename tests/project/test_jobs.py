@@ -14,7 +14,7 @@ from tests.project.world import MODEL, World, assert_sound, differences, items, 
 from volano.cli.main import app
 from volano.errors import CorruptionError
 from volano.runtime.labelling import update_labels
-from volano.values.instants import HOUR_US
+from volano.values.instants import DAY_US, HOUR_US, floor_to
 
 RULE = "the newest run of every job did not fail"
 
@@ -104,3 +104,34 @@ def test_labels_that_failed_and_were_repeated_are_those_that_did_not_fail(copy, 
             assert not isinstance(update, EverySecondTime) or update.n_calls >= 2
     with World(folders[0], items()) as one, World(folders[1], items()) as other:
         assert differences(one, other) == []
+
+
+def forgets(*arguments: object, **named: object) -> int:
+    raise CorruptionError("The disk forgot.", where="lake", mend="restore it")
+
+
+@pytest.mark.parametrize("fails_first", [False, True], ids=["due", "failed and due again"])
+def test_a_training_by_hand_takes_no_row_from_the_retraining_that_is_due(copy, unfinished, fails_first):
+    frozen = []
+    for by_hand in (False, True):
+        with World(copy(unfinished), items()) as world:
+            number = world.resume()
+            cutoff = floor_to(world.clock.now(), 7 * DAY_US) + 7 * DAY_US
+            while world.script[number].at < cutoff + 10 * HOUR_US:
+                world.push(number)
+                number += 1
+            if by_hand and fails_first:
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr("volano.runtime.recurring.update_labels", forgets)
+                    failed = [run.job for run in world.project.run_due() if run.outcome == "failed"]
+                assert f"retrain/{MODEL}" in failed
+            if by_hand:
+                world.project.train(MODEL)
+            world.clock.advance_to(world.clock.now() + HOUR_US)
+            runs = [run for run in world.project.run_due() if run.job == f"retrain/{MODEL}"]
+            assert [(run.outcome, run.scheduled_at) for run in runs] == [("done", cutoff)]
+            sets = learnt(world)["sets"].values()
+            frozen.append({made.name: made for made in sets if made.label_cutoff == cutoff})
+            assert_sound(world)
+    assert frozen[0] == frozen[1]
+    assert [made.n_rows > 40 for made in frozen[0].values()] == [True, True]

@@ -49,18 +49,30 @@ def current(catalog: CatalogReader, decision: str) -> ReleaseEvent | None:
 
 
 def find_verdict(
-    catalog: CatalogReader, decision: str, challenger: str, evaluation_set_hash: str
+    catalog: CatalogReader, decision: str, challenger: str, *, at: Instant, actor: str
 ) -> ReleaseEvent | None:
-    """The transition that already judged a challenger on an evaluation set, or None: a job that runs again finds it."""
+    """The verdict that a run of a job already gave on a challenger, or None: a killed run that repeats finds it.
+
+    For every other run it is no answer: the champion and the gate may be others by then.
+
+    Args:
+        at: the scheduled instant of the run.
+        actor: who runs it.
+    """
     for event in reversed(history(catalog, decision)):
-        judged_on = {evaluation.evaluation_set_hash for evaluation in event.evidence}
-        if (
-            event.challenger == challenger
-            and event.outcome != ROLLED_BACK
-            and evaluation_set_hash in judged_on
+        if event.outcome in (RELEASED, REFUSED) and (event.challenger, event.at, event.actor) == (
+            challenger,
+            at,
+            actor,
         ):
             return event
     return None
+
+
+def in_force(catalog: CatalogReader, decision: str) -> ReleaseEvent | None:
+    """The transition that put in force what serves, or None before the first release; a refusal puts nothing."""
+    events = (event for event in reversed(history(catalog, decision)) if event.outcome != REFUSED)
+    return next(events, None)
 
 
 def champions(events: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:

@@ -126,7 +126,8 @@ class Learner:
         """Judge a candidate against the champion and write the verdict to the ledger.
 
         Returns:
-            The ledger entry: released or refused. A candidate that was judged on these rows before keeps its verdict.
+            The ledger entry: released or refused, by the gate and against the champion of now; the entry that put it in
+            force when it is what serves already.
 
         Raises:
             NotReadyError: nothing serves yet, and the candidate cannot be measured.
@@ -135,12 +136,7 @@ class Learner:
         before = releases.current(catalog, decision)
         version = candidate.version
         if before is not None and before.champion == version.version:
-            return before
-        known = releases.find_verdict(
-            catalog, decision, version.version, candidate.evaluation.manifest.root_hash
-        )
-        if known is not None:
-            return known
+            return releases.in_force(catalog, decision) or before
         verdict = self._verdict(self._gate(decision), before, candidate)
         evidence = () if verdict.evaluation is None else (verdict.evaluation,)
         if before is None:

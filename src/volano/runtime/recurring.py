@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from volano.learn.release import current
+from volano.learn.release import current, find_verdict
 from volano.protocols.catalog import CatalogReader
 from volano.runtime.applied import Applied
 from volano.runtime.config import Config
@@ -16,7 +16,7 @@ from volano.runtime.learning import Learner
 from volano.runtime.refreshing import refresh, refresh_every_us
 from volano.runtime.session import Session
 from volano.runtime.shadowing import score_open_shadows
-from volano.values.instants import DAY_US, Instant
+from volano.values.instants import DAY_US, Instant, floor_to
 
 ACTOR = "schedule"
 LABELS, SHADOWS, PRUNE, RETRAIN, REFRESH = "labels", "shadows", "prune", "retrain/", "refresh/"
@@ -65,6 +65,22 @@ def job_states(applied: Applied, config: Config, catalog: CatalogReader) -> list
     return [read_state(catalog, name, every_us, since=applied.at) for name, every_us in every.items()]
 
 
+def label_until(session: Session, at: Instant) -> int:
+    """Bring labels up to date as of an instant; returns how many rows were appended.
+
+    First as of every earlier cut-off at which a retraining is still to be done: it learns from the labels as computed
+    by then, and once they are up to date as of a later instant those are not computed any more.
+    """
+    every, catalog = schedule(session.applied, session.stores.config), session.stores.catalog
+    due = {at}
+    for name, every_us in every.items():
+        if name.startswith(RETRAIN):
+            cutoff = floor_to(at, every_us)
+            if read_state(catalog, name, every_us, since=session.applied.at).done_until < cutoff:
+                due.add(cutoff)
+    return sum(update_labels(session, as_of=cutoff) for cutoff in sorted(due))
+
+
 def _prune(session: Session, at: Instant) -> str:
     """Rows that no window reaches leave online state; the lake keeps them."""
     return f"{session.applier.prune(at)} chunks"
@@ -76,7 +92,7 @@ def _refresh(session: Session, source: str, at: Instant) -> str:
 
 def _label(session: Session, at: Instant) -> str:
     session.drain(commit=True)
-    return f"{update_labels(session, as_of=at)} label rows"
+    return f"{label_until(session, at)} label rows"
 
 
 def _shadow(session: Session) -> str:
@@ -93,9 +109,12 @@ def _retrain(session: Session, learner: Learner, model: str, at: Instant) -> str
     if not released:
         return "no release yet: release the first version by hand"
     session.drain(commit=True)
-    update_labels(session, as_of=at)  # after downtime the labels job of this very instant may never have run
+    label_until(session, at)  # after downtime the labels job of this very instant may never have run
     candidate = learner.train(model, cutoff=at)
-    events = [learner.judge(name, candidate, at=at, actor=ACTOR) for name in released]
-    return "; ".join(
-        f"{candidate.version.version} {event.outcome}: {event.reason}" for event in events if event
-    )
+    version, catalog = candidate.version.version, session.stores.catalog
+    events = [
+        find_verdict(catalog, name, version, at=at, actor=ACTOR)  # it was killed after it had judged
+        or learner.judge(name, candidate, at=at, actor=ACTOR)
+        for name in released
+    ]
+    return "; ".join(f"{version} {event.outcome}: {event.reason}" for event in events)

@@ -30,10 +30,9 @@ from volano.runtime.config import read_config
 from volano.runtime.datasets import Verification, get_manifest, manifests, rebuild, verify_set
 from volano.runtime.decisions import explain_logged, newest_decisions
 from volano.runtime.jobs import Hear, Jobs, JobStatus
-from volano.runtime.labelling import update_labels
 from volano.runtime.learning import Learner
 from volano.runtime.planning import make_plan, make_state_plan
-from volano.runtime.recurring import recurring_jobs
+from volano.runtime.recurring import label_until, recurring_jobs
 from volano.runtime.refreshing import refresh, refreshable
 from volano.runtime.session import Session
 from volano.runtime.status import Status, job_statuses, read_status
@@ -131,7 +130,7 @@ class Workplace:
         """Train a version as of now."""
         self.session.applied.project.model(model)  # a wrong name is told before anything is done
         self.session.drain(commit=True)
-        update_labels(self.session, as_of=self._clock.now())
+        label_until(self.session, self._clock.now())
         return self.learner.train(model, cutoff=self._clock.now()).version
 
     def release(self, decision: str, version: str | None, force_reason: str | None) -> ReleaseEvent:

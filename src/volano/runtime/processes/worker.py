@@ -16,6 +16,7 @@ from typing import Any, Final
 from volano.collect.door import Door
 from volano.collect.receipts import Receipts
 from volano.decide.decider import Decider
+from volano.errors import problem_of
 from volano.kernels.compiled import warm
 from volano.protocols.clock import Clock
 from volano.protocols.journal import JournalWriter
@@ -133,26 +134,43 @@ class Worker:
             also: called at every look.
         """
         beaten_at = 0
-        said = ""
+        said: set[str] = set()
         while not stop.wait(_LOOK_EVERY_S):
             try:
                 beat = self.beats.read("applier")
                 if beat is not None and beat.at != beaten_at:
                     beaten_at, self._behind_bytes, self._accepted_since = beat.at, beat.behind_bytes, 0
                 also()
-                self.follow_releases()
+                problems = self.follow_releases()
             except Exception as error:  # whatever went wrong, the next look may find it mended
-                if str(error) != said:
-                    said = str(error)
-                    say(f"what changed could not be put in force: {said}")
+                problems = [str(error)]
+            for problem in problems:
+                if problem not in said:
+                    say(f"what changed could not be put in force: {problem}")
+            said = set(problems)
 
-    def follow_releases(self) -> None:
-        """Put in force what the ledger says since the last look."""
+    def follow_releases(self) -> list[str]:
+        """Put in force what the ledger says since the last look; what cannot be loaded changes nothing.
+
+        Returns:
+            Why, a line for each decision that goes on with what it had.
+        """
+        problems = []
         for decision, served in self._served.items():
-            newest = self._release_id(decision)
-            if newest != served:
-                self.decider.serve(self._loader.load(decision))
-                self._served[decision] = newest
+            release = find_release(self.stores.catalog, decision)
+            if release is None or release.release_id == served:
+                continue
+            try:
+                serving = self._loader.prepare(decision, release)
+            except Exception as error:  # whatever it is, what serves goes on, and the other decisions too
+                problems.append(
+                    f"release {release.release_id} of {decision}, "
+                    f"which goes on with {served or 'its fallback'}: {problem_of(error)}"
+                )
+                continue
+            self.decider.serve(serving)
+            self._served[decision] = release.release_id
+        return problems
 
     def close(self) -> None:
         """Sync and release everything."""
