@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from tests.learn.world import (
@@ -31,6 +32,7 @@ from volano.learn.training_set import (
     load,
     rolling_spans,
     store_manifest,
+    unanswered,
     verify,
 )
 from volano.records.learning import TrainingSetManifest
@@ -45,10 +47,10 @@ def make(world: World, stores: Stores, **changes: Any) -> TrainingSet:
 
 def test_members_are_the_decisions_whose_label_was_mature_at_the_cutoff(world: World, stores: Stores) -> None:
     built = make(world, stores, label_cutoff=20 * DAY_US)
-    states = {row["decision_id"]: row for row in world.labels.to_pylist()}
+    states = {f"get_risk/{row['decision_id']}": row for row in world.labels.to_pylist()}
     decided = dict(
         zip(
-            world.decisions["decision_id"].to_pylist(),
+            states,
             world.decisions["decided_at"].cast("int64").to_pylist(),
             strict=True,
         )
@@ -70,7 +72,7 @@ def test_features_are_those_that_were_served_in_the_order_of_the_service(
     built = make(world, stores)
     assert built.features.column_names == ["x", "z", "carrier", "n"]
     row = built.table.slice(7, 1).to_pylist()[0]
-    source = world.decisions["decision_id"].to_pylist().index(row["id"])
+    source = world.decisions["decision_id"].to_pylist().index(row["id"].removeprefix("get_risk/"))
     served = world.decisions.slice(source, 1).to_pylist()[0]
     assert [row[name] for name in ("x", "z", "carrier", "n")] == [
         served[f"feature__{name}"] for name in ("x", "z", "carrier", "n")
@@ -106,8 +108,8 @@ def test_what_arrives_later_changes_no_byte(world: World, stores: Stores) -> Non
     backfilled = backfilled.set_column(
         backfilled.column_names.index("evidence_stamp"), "evidence_stamp", after_stamp
     )
-    late_rows = world.decisions.set_column(3, "applied_at", after_stamp).set_column(
-        0, "decision_id", pa.array([f"late-{at}" for at in range(n)])
+    late_rows = world.decisions.set_column(4, "applied_at", after_stamp).set_column(
+        1, "decision_id", pa.array([f"late-{at}" for at in range(n)])
     )
     poisoned = World(
         pa.concat_tables([world.decisions, late_rows]), pa.concat_tables([world.labels, later, backfilled])
@@ -126,7 +128,7 @@ def test_a_correction_before_the_cutoff_counts(world: World, stores: Stores) -> 
         pa.array(first["decision_id"].to_pylist()), decided, [1.0 - value], [False], decided + HORIZON + 5
     )
     changed = make(World(world.decisions, pa.concat_tables([world.labels, corrected])), stores)
-    assert difference(make(world, stores), changed).changed == ("id-0000003",)
+    assert difference(make(world, stores), changed).changed == ("get_risk/id-0000003",)
 
 
 def test_shadow_rows_other_services_and_later_attempts_are_no_members(world: World, stores: Stores) -> None:
@@ -138,10 +140,10 @@ def test_shadow_rows_other_services_and_later_attempts_are_no_members(world: Wor
         "service_version",
         pa.array([SERVICE.version, "other"] + [SERVICE.version] * 4),
     )
-    retried = few.slice(4, 1).set_column(1, "attempt", pa.array([1]))
+    retried = few.slice(4, 1).set_column(2, "attempt", pa.array([1]))
     retried = retried.set_column(retried.column_names.index("feature__z"), "feature__z", pa.array([99.0]))
     built = make(World(pa.concat_tables([retried, odd]), world.labels), stores)
-    assert set(built.table["id"].to_pylist()) <= {f"id-000000{at}" for at in (2, 3, 4, 5)}
+    assert set(built.table["id"].to_pylist()) <= {f"get_risk/id-000000{at}" for at in (2, 3, 4, 5)}
     assert 99.0 not in built.table["z"].to_pylist()
 
 
@@ -155,21 +157,27 @@ def test_a_fallback_without_features_is_no_member(world: World, stores: Stores) 
         column = few[name].to_pylist()
         few = few.set_column(names.index(name), name, pa.array([None, *column[1:]], few[name].type))
     built = make(World(few, world.labels), stores)
-    assert "id-0000000" not in built.table["id"].to_pylist()
-    assert "id-0000001" in built.table["id"].to_pylist()
+    assert "get_risk/id-0000000" not in built.table["id"].to_pylist()
+    assert "get_risk/id-0000001" in built.table["id"].to_pylist()
 
 
-def test_history_joins_and_a_logged_row_stands_before_it(world: World, stores: Stores) -> None:
+def test_history_joins_with_features_of_its_own(world: World, stores: Stores) -> None:
     split = world.decisions.num_rows // 2
-    past = world.decisions.slice(0, split + 10).select(
-        ["decision_id", "decided_at", "feature__x", "feature__z", "feature__carrier", "feature__n"]
-    )
+    names = [
+        "decision",
+        "decision_id",
+        "decided_at",
+        "feature__x",
+        "feature__z",
+        "feature__carrier",
+        "feature__n",
+    ]
     both = build(
         MODEL,
         LABEL,
         world.decisions.slice(split),
         world.labels,
-        history=past,
+        history=world.decisions.slice(0, split).select(names),
         **build_arguments(artifacts=stores.artifacts),
     )
     whole = make(world, stores)
@@ -178,11 +186,57 @@ def test_history_joins_and_a_logged_row_stands_before_it(world: World, stores: S
     assert both.features.equals(whole.features)
 
 
+def past_and_logged(ids: list[str | None]) -> tuple[pa.Table, pa.Table]:
+    """Requests a, b and c of the past, asked at 0, 10 and 20; logged decisions at 10, 11 and so on."""
+    past = pa.table({"decision_id": ["a", "b", "c"], "decided_at": pa.array([0, 10, 20]).cast(INSTANT)})
+    times = pa.array(range(10, 10 + len(ids)), pa.int64()).cast(INSTANT)
+    return past, pa.table({"source_event_id": pa.array(ids, pa.string()), "decided_at": times})
+
+
+@pytest.mark.parametrize(
+    ("ids", "left"),
+    [
+        ([], ["a", "b", "c"]),
+        (["b"], ["a", "c"]),
+        (["c", "a"], ["b"]),
+        ([None], ["a"]),
+        (["a", None], ["b"]),
+    ],
+)
+def test_where_a_request_was_decided_the_logged_row_stands(ids: list[str | None], left: list[str]) -> None:
+    assert unanswered(*past_and_logged(ids))["decision_id"].to_pylist() == left
+
+
+def test_decisions_that_share_an_id_are_members_each_with_its_own_label(world: World, stores: Stores) -> None:
+    def of_other(table: pa.Table) -> pa.Table:
+        at = table.column_names.index("decision")
+        return table.set_column(at, table.schema.field(at), pa.repeat("other", table.num_rows))
+
+    labels = of_other(world.labels)
+    flipped = pc.subtract(1.0, labels["value"])
+    labels = labels.set_column(labels.column_names.index("value"), "value", flipped)
+    both = World(
+        pa.concat_tables([world.decisions, of_other(world.decisions)]),
+        pa.concat_tables([world.labels, labels]),
+    )
+    built, single = make(both, stores), make(world, stores)
+    assert built.manifest.n_rows == 2 * single.manifest.n_rows
+    assert built.manifest.n_positive == single.manifest.n_rows
+    assert len(set(built.table["id"].to_pylist())) == built.manifest.n_rows
+    check_labels_of(built, both.labels, "late")
+
+
+def test_a_set_with_one_id_twice_is_refused(world: World, stores: Stores) -> None:
+    twice = World(pa.concat_tables([world.decisions, world.decisions.slice(5, 1)]), world.labels)
+    with pytest.raises(InvariantError, match="1 rows of training set 'delay-set' have the id of another"):
+        make(twice, stores)
+
+
 def test_units_default_to_the_decision(world: World, stores: Stores) -> None:
     units = pa.array(["u"] + [""] * (world.decisions.num_rows - 1))
     table = world.decisions.set_column(world.decisions.column_names.index("unit"), "unit", units)
     built = make(World(table, world.labels), stores)
-    assert built.units.to_pylist()[:2] == ["u", "id-0000001"]
+    assert built.units.to_pylist()[:2] == ["u", "get_risk/id-0000001"]
 
 
 def test_the_frozen_rows_verify_and_a_changed_byte_does_not(world: World, stores: Stores) -> None:

@@ -75,6 +75,7 @@ def make_world(n: int = 4_000, *, days: float = 38.0, seed: int = 0) -> World:
     ids = pa.array([f"id-{number:07d}" for number in range(n)])
     decisions = pa.table(
         {
+            "decision": pa.repeat("get_risk", n),
             "decision_id": ids,
             "attempt": pa.array(np.zeros(n, dtype=np.int64)),
             "decided_at": pa.array(decided).cast(INSTANT),

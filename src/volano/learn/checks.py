@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from volano.errors import InvariantError
 from volano.kernels.standing import as_array, as_micros
-from volano.learn.training_set import TrainingSet, mature_labels
+from volano.learn.training_set import TrainingSet, mature_labels, member_ids
 from volano.records.label import LabelState
 from volano.records.learning import ReleaseEvent
 from volano.values.instants import format_instant
@@ -48,7 +48,7 @@ def check_labels_of(members: TrainingSet, labels: pa.Table, label: str) -> None:
     """
     manifest, table = members
     matured = mature_labels(labels, label, label_cutoff=manifest.label_cutoff, stamp=manifest.stamp)
-    at = pc.index_in(as_array(table["id"]), value_set=as_array(matured["decision_id"]))
+    at = pc.index_in(as_array(table["id"]), value_set=member_ids(matured))
     _refuse_any(table, at.is_null(), "has no mature label at the cut-off and is in the set", "id")
     column = table["label"]
     text = pa.types.is_string(column.type)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from volano.errors import ConflictError, CorruptionError, RequestError, StateMismatchError
+from volano.errors import ConflictError, CorruptionError, InvariantError, RequestError, StateMismatchError
 from volano.kernels.merkle import merkle_root, row_digests
 from volano.kernels.standing import as_array, as_micros, newest_rows
 from volano.plan.definitions import CompiledLabel, CompiledModel, CompiledService
@@ -34,8 +34,8 @@ from volano.values.schema import DType
 KIND: Final = "training_set"
 """The catalog's kind of manifests."""
 SYSTEM_COLUMNS: Final = ("id", "decided_at", "unit", "origin", "label")
-"""What stands in front of the features. `unit` is null where the decision itself is the unit; `origin` is `logged` or
-`history`."""
+"""What stands in front of the features. `id` is `<decision>/<decision id>`, or `<history>/<id>` of a past request;
+`unit` is null where the decision itself is the unit; `origin` is `logged` or `history`."""
 
 
 class TrainingSet(NamedTuple):
@@ -114,28 +114,30 @@ def build(
     """Build a set and store its rows as a Parquet artifact. The manifest is not stored: see `store_manifest`.
 
     Args:
-        decisions: logged decisions: decision_id, decided_at, `feature__<input>` columns, and where present applied_at,
-            mode, attempt, unit, service_version. Counted are live ones, their first attempt, applied by `stamp`, made
-            with the model's present feature service, decided in `[decided_from, decided_until)`.
+        decisions: logged decisions: decision, decision_id, decided_at, `feature__<input>` columns, and where present
+            applied_at, mode, attempt, unit, service_version. Counted are live ones, their first attempt, applied by
+            `stamp`, made with the model's present feature service, decided in `[decided_from, decided_until)`.
         labels: label rows of `label`, for logged decisions and history alike.
         name: of the set, such as `delay-2013-04-01`.
         label_cutoff: labels as computed by then; only mature ones.
         stamp: the newest applied stamp that counts, of decisions and of evidence.
         built_at: instant that the manifest names; part of no hash.
         kind: `training` or `evaluation`.
-        history: requests of the past as rows of the same shape, with features recomputed point in time. Where an id was
-            also decided live, the logged row stands.
+        history: requests of the past as rows of the same shape, with features recomputed point in time; their
+            `decision` is the name of the history. Only those that nobody decided: see `unanswered`.
         tables: lake table -> version that was read; `snapshots`: source -> token of its table.
         asked: digest of the frozen requests behind `history`.
         split_rule: how the rows were parted from their sibling, for people.
 
     Raises:
         RequestError: a feature column is missing.
+        InvariantError: two rows have one id.
     """
     table = members(
         model, label, decisions, labels, decided_from=decided_from, decided_until=decided_until,
         label_cutoff=label_cutoff, stamp=stamp, history=history,
     )  # fmt: skip
+    check_unique(table, name)
     manifest = TrainingSetManifest(
         name=name,
         model=model.name,
@@ -181,11 +183,62 @@ def members(
     parts = [_members(logged, matured, model.service, label, "logged")]
     if history is not None:
         past = _within(history, decided_from, decided_until)
-        past = past.filter(
-            pc.invert(pc.is_in(past["decision_id"], value_set=as_array(logged["decision_id"])))
-        )
         parts.append(_members(past, matured, model.service, label, "history"))
     return _sorted(pa.concat_tables(parts))
+
+
+def member_ids(rows: pa.Table) -> pa.Array:
+    """The id of each row in a set: its decision, or history, and its id there. A decision id belongs to one decision.
+
+    >>> member_ids(pa.table({"decision": ["get_risk"], "decision_id": ["v-1"]})).to_pylist()
+    ['get_risk/v-1']
+    """
+    names = (rows["decision"].cast(pa.string()), rows["decision_id"].cast(pa.string()))
+    return as_array(pc.binary_join_element_wise(*names, "/"))
+
+
+def unanswered(history: pa.Table, logged: pa.Table) -> pa.Table:
+    """The requests of the past that nobody decided: where one was decided, the logged row stands.
+
+    A request is known by its own id. A logged one without an id could be any of those that were asked since, so the
+    history ends at the first such decision.
+
+    Args:
+        history: decision_id, the request's id; decided_at.
+        logged: decisions that saw their features: source_event_id, null where the request has no id; decided_at.
+    """
+    nameless = logged.filter(logged["source_event_id"].is_null())
+    asked = as_array(history["decision_id"])
+    past = history.filter(
+        pc.invert(pc.is_in(asked, value_set=as_array(logged["source_event_id"]).drop_null()))
+    )
+    if not nameless.num_rows:
+        return past
+    first = int(as_micros(nameless["decided_at"]).min())
+    return past.filter(pa.array(as_micros(past["decided_at"]) < first))
+
+
+def check_unique(table: pa.Table, name: str) -> None:
+    """Every row of a set has an id of its own.
+
+    Args:
+        table: rows sorted by id.
+        name: of the set.
+
+    Raises:
+        InvariantError: two rows share one; names the first and how many.
+    """
+    ids = as_array(table["id"])
+    if len(ids) < 2:
+        return
+    again = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1))
+    shared = ids.slice(1).filter(again)
+    if len(shared):
+        raise InvariantError(
+            f"{len(shared)} rows of training set {name!r} have the id of another, first {shared[0].as_py()!r}.",
+            where=f"training set {name}",
+            mend="do not train on it; train the model again, and report this if it comes back",
+        )
 
 
 def count_history(table: pa.Table) -> int:
@@ -194,7 +247,7 @@ def count_history(table: pa.Table) -> int:
 
 
 def mature_labels(labels: pa.Table, label: str, *, label_cutoff: Instant, stamp: Instant) -> pa.Table:
-    """The standing mature label of each decision at a cut-off: decision_id, value, value_text.
+    """The standing mature label of each decision at a cut-off: decision, decision_id, value, value_text.
 
     A row computed after the cut-off, or from evidence applied after the stamp, does not exist for the set. What is
     pending, provisional, censored or retracted then is no row here, least of all a negative.
@@ -205,9 +258,9 @@ def mature_labels(labels: pa.Table, label: str, *, label_cutoff: Instant, stamp:
     )
     rows = labels.filter(by_then)
     if rows.num_rows:
-        rows = rows.take(pa.array(newest_rows(rows["decision_id"], as_micros(rows["computed_at"]))))
+        rows = rows.take(pa.array(newest_rows(member_ids(rows), as_micros(rows["computed_at"]))))
     mature = rows.filter(pc.equal(rows["state"], LabelState.MATURE.value))
-    return mature.select(["decision_id", "value", "value_text"])
+    return mature.select(["decision", "decision_id", "value", "value_text"])
 
 
 def load(manifest: TrainingSetManifest, artifacts: ArtifactReader) -> TrainingSet:
@@ -309,7 +362,7 @@ def _counted(
         keep &= ~_mask(_without_features(decisions, service))
     rows = decisions.filter(pa.array(keep))  # once: it copies every column
     if "attempt" in names and rows.num_rows and pc.max(rows["attempt"]).as_py():
-        first = newest_rows(rows["decision_id"], -rows["attempt"].to_numpy())
+        first = newest_rows(member_ids(rows), -rows["attempt"].to_numpy())
         rows = rows.take(pa.array(np.sort(first)))
     return rows
 
@@ -333,14 +386,13 @@ def _members(
     rows: pa.Table, matured: pa.Table, service: CompiledService, label: CompiledLabel, origin: str
 ) -> pa.Table:
     """The rows with a mature label, in the columns of the set."""
-    at = pc.index_in(
-        as_array(rows["decision_id"].cast(pa.string())), value_set=as_array(matured["decision_id"])
-    )
+    ids = member_ids(rows)
+    at = pc.index_in(ids, value_set=member_ids(matured))
     has_label = at.is_valid()
     rows = rows.filter(has_label)
     values = matured.take(at.drop_null())
     columns = {
-        "id": rows["decision_id"].cast(pa.string()),
+        "id": ids.filter(has_label),
         "decided_at": pa.array(as_micros(rows["decided_at"])).cast(INSTANT),
         "unit": _units(rows),
         "origin": pa.repeat(origin, rows.num_rows),

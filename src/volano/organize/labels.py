@@ -144,7 +144,7 @@ def attribute(
         },
         schema=LABEL_SCHEMA,
     )
-    return rows.filter(_changed(rows, existing, label.name, as_of))
+    return rows.filter(_changed(rows, existing, decision, label.name, as_of))
 
 
 def state_as_of(labels: pa.Table, instant: Instant) -> pa.Table:
@@ -155,7 +155,7 @@ def state_as_of(labels: pa.Table, instant: Instant) -> pa.Table:
         instant: rows computed later are left out.
 
     Returns:
-        At most one row a (label, decision_id). A decision without a row was pending.
+        At most one row a (label, decision, decision_id). A decision without a row was pending.
     """
     by_then = labels.filter(pa.array(as_micros(labels["computed_at"]) <= instant))
     if not by_then.num_rows:
@@ -394,16 +394,16 @@ def _join_keys(
     return pairs
 
 
-def _changed(rows: pa.Table, existing: pa.Table | None, label: str, as_of: Instant) -> pa.Array:
+def _changed(
+    rows: pa.Table, existing: pa.Table | None, decision: str, label: str, as_of: Instant
+) -> pa.Array:
     """Which rows say something that the standing row of their decision does not say."""
     fresh = pc.not_equal(rows["state"], LabelState.PENDING.value)
     if existing is None or not existing.num_rows:
         return fresh
+    own = pc.and_(pc.equal(existing["label"], label), pc.equal(existing["decision"], decision))
     old = existing.filter(
-        pc.and_(
-            pc.equal(existing["label"], label),
-            pc.is_in(existing["decision_id"], value_set=_text(rows["decision_id"])),
-        )
+        pc.and_(own, pc.is_in(existing["decision_id"], value_set=_text(rows["decision_id"])))
     )
     if not old.num_rows:
         return fresh

@@ -16,7 +16,7 @@ from volano.compile.state import state_groups
 from volano.errors import AuthorCodeError, JobError, VolanoError
 from volano.learn.checks import check_disjoint, check_label_rows, check_releases
 from volano.learn.release import champions, history
-from volano.learn.training_set import KIND, load, verify
+from volano.learn.training_set import KIND, check_unique, load, verify
 from volano.organize.audit import AuditReport, audit
 from volano.organize.features import PointInTime
 from volano.records.learning import TrainingSetManifest
@@ -77,6 +77,7 @@ def run_checks(
         ("every view took every stored row", _taken),
         ("a pending label is never a value", _labels),
         ("training sets match their manifests", partial(_training_sets, most=most_sets)),
+        ("every member of a training set has an id of its own", partial(_unique, most=most_sets)),
         ("the newest training set, rebuilt from its manifest, has the same content hash", _rebuilt),
         ("no member of an evaluation part is in its training part", partial(_disjoint, most=most_sets)),
         ("every release has its evidence and a loadable champion and rollback target", _releases),
@@ -195,14 +196,26 @@ def _manifests(session: Session) -> list[TrainingSetManifest]:
     return [msgspec.json.decode(document.body, type=TrainingSetManifest) for document in documents]
 
 
-def _training_sets(session: Session, most: int | None) -> str:
-    manifests = _manifests(session)
+def _chosen(manifests: Sequence[TrainingSetManifest], most: int | None) -> list[TrainingSetManifest]:
     parents = _evenly([each for each in manifests if each.kind == "training"], most)
     names = {f"{parent.name}{suffix}" for parent in parents for suffix in ("", "-evaluation")}
-    chosen = [manifest for manifest in manifests if manifest.name in names]
+    return [manifest for manifest in manifests if manifest.name in names]
+
+
+def _training_sets(session: Session, most: int | None) -> str:
+    manifests = _manifests(session)
+    chosen = _chosen(manifests, most)
     for manifest in chosen:
         verify(manifest, session.stores.artifacts)
     return f"{_of(len(chosen), len(manifests))} sets hashed again"
+
+
+def _unique(session: Session, most: int | None) -> str:
+    manifests = _manifests(session)
+    chosen = _chosen(manifests, most)
+    for manifest in chosen:
+        check_unique(load(manifest, session.stores.artifacts).table, manifest.name)
+    return f"{_of(len(chosen), len(manifests))} sets"
 
 
 def _rebuilt(session: Session) -> str:

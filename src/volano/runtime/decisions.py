@@ -44,7 +44,7 @@ def explain_logged(session: Session, decision_id: str) -> ExplainedDecision:
         made = find_logged(session.stores.lake, session.definitions, name, decision_id)
         if made is not None:
             project = session.definitions.get(made.bundle)
-            labels, shadows = _labels(session, decision_id), _shadows(session, decision_id)
+            labels, shadows = _labels(session, name, decision_id), _shadows(session, name, decision_id)
             return explain_decision(made, project, labels=labels, shadows=shadows)
     raise UnknownNameError(
         f"No decision {decision_id!r} was logged.",
@@ -53,15 +53,16 @@ def explain_logged(session: Session, decision_id: str) -> ExplainedDecision:
     )
 
 
-def _rows(table: pa.Table, decision_id: str) -> pa.Table:
-    return table.filter(pc.equal(table["decision_id"], decision_id))
+def _rows(table: pa.Table, decision: str, decision_id: str) -> pa.Table:
+    own = pc.and_(pc.equal(table["decision"], decision), pc.equal(table["decision_id"], decision_id))
+    return table.filter(own)
 
 
-def _labels(session: Session, decision_id: str) -> list[Label]:
+def _labels(session: Session, decision: str, decision_id: str) -> list[Label]:
     lake = session.stores.lake
     if lake.version(LABELS) is None:
         return []
-    rows = _rows(lake.read(LABELS), decision_id).sort_by("computed_at")
+    rows = _rows(lake.read(LABELS), decision, decision_id).sort_by("computed_at")
     numbers = rows
     for name in ("decided_at", "matures_at", "computed_at", "evidence_stamp"):
         at = numbers.column_names.index(name)
@@ -76,11 +77,11 @@ def _label(row: dict[str, object]) -> Label:
     return msgspec.convert({**fields, "value": value, "state": LabelState(str(row["state"]))}, Label)
 
 
-def _shadows(session: Session, decision_id: str) -> list[ShadowScored]:
+def _shadows(session: Session, decision: str, decision_id: str) -> list[ShadowScored]:
     lake = session.stores.lake
     if lake.version(_SHADOWS) is None:
         return []
-    rows = _rows(lake.read(_SHADOWS), decision_id)
+    rows = _rows(lake.read(_SHADOWS), decision, decision_id)
     rows = rows.set_column(
         rows.column_names.index("scored_at"), "scored_at", rows["scored_at"].cast(pa.int64())
     )

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from volano.collect.tables import decision_table, fact_table
 from volano.compile.judging import can_judge
 from volano.compile.state import state_groups
+from volano.kernels.standing import as_micros, newest_rows
+from volano.learn.training_set import member_ids, unanswered
 from volano.organize.features import Mode, PointInTime
 from volano.organize.labels import LABEL_SCHEMA, attribute
 from volano.plan.definitions import (
@@ -33,9 +35,11 @@ from volano.runtime.session import Session
 from volano.values.arrow import ARROW_TYPES, INSTANT
 from volano.values.event_ids import event_id
 from volano.values.instants import BEGINNING, Instant
+from volano.values.schema import Scalar
 
 _SYSTEM = pa.schema(
     [
+        ("decision", pa.string()),
         ("decision_id", pa.string()),
         ("decided_at", INSTANT),
         ("applied_at", INSTANT),
@@ -46,6 +50,9 @@ _SYSTEM = pa.schema(
         ("service_version", pa.string()),
     ]
 )
+
+
+_ANSWERED = pa.schema([("source_event_id", pa.string()), ("decided_at", INSTANT)])
 
 
 class _History(NamedTuple):
@@ -94,9 +101,10 @@ class Frames:
             asked = [f"request__{name}" for name in self._project.requests[decision.request].schema.names]
             rows = lake.read(
                 table,
-                columns=[*schema.names, "features_as_of", *asked],
+                columns=[*schema.names[1:], "features_as_of", *asked],
                 where={"decided_at": (max(since, BEGINNING), until)},
             )
+            rows = rows.add_column(0, "decision", pa.repeat(decision.name, rows.num_rows))
             served = pc.equal(rows["service_version"], model.service.version)
             found.append(rows.filter(served).select(schema.names).cast(schema))
             # What fell back before its features were read saw nothing: there is nothing to recompute.
@@ -114,6 +122,8 @@ class Frames:
     def history(self, model: CompiledModel, *, stamp: Instant, asked: str = "") -> pa.Table | None:
         """The declared requests of the past, with features as production would have seen them; None without any.
 
+        Only those that nobody decided: a table of requests may hold those that were asked live too.
+
         Args:
             stamp: only what was applied by then exists.
             asked: digest of the requests, as `asked` gave it; those that are declared now without it.
@@ -129,7 +139,7 @@ class Frames:
             kept = _History(_frame(rows, computed, model.service), stamp)
         # What holds as of both stamps need not be asked again: the next one is compared with this one.
         self._histories[key] = kept._replace(stamp=stamp)
-        return kept.frame
+        return unanswered(kept.frame, self._answered(model, stamp))
 
     def labels(
         self,
@@ -165,6 +175,23 @@ class Frames:
             sql=self._session.stores.sql,
         )
         return pa.concat_tables([logged.cast(LABEL_SCHEMA), past.cast(LABEL_SCHEMA)])
+
+    def _answered(self, model: CompiledModel, stamp: Instant) -> pa.Table:
+        """What was asked live by a stamp and saw its features: source_event_id, decided_at."""
+        lake = self._session.stores.lake
+        found = [_ANSWERED.empty_table()]
+        for decision in self._project.decisions.values():
+            table = decision_table(decision.name)
+            if decision.model != model.name or lake.version(table) is None:
+                continue
+            rows = lake.read(
+                table,
+                columns=[*_ANSWERED.names, "mode", "features_as_of"],
+                where={"applied_at": (None, stamp + 1)},
+            )
+            saw = pc.and_(pc.equal(rows["mode"], "live"), rows["features_as_of"].is_valid())
+            found.append(rows.filter(saw).select(_ANSWERED.names).cast(_ANSWERED))
+        return pa.concat_tables(found)
 
     def _judged(self, label: CompiledLabel, rows: pa.Table) -> pa.Table:
         """Label rows without those that a label of the same name gave to decisions which this one cannot judge."""
@@ -228,13 +255,21 @@ class Frames:
             f"SELECT *, CAST(({history.at_sql}) AS TIMESTAMPTZ) AS decided_at FROM source",
             {"source": sql.read_table(history.table)},
         )
-        names = request.id_columns or request.schema.names
-        parts = zip(*(rows[name].to_pylist() for name in names), strict=True)
-        ids = [f"{history.name}/{event_id(values)}" for values in parts]
+        # Without an id, what was asked and when is the identity; rows that share one are one request, first asked.
+        names = request.id_columns or ("decided_at", *request.schema.names)
+        types = {field.name: ARROW_TYPES[field.dtype] for field in request.schema.fields} | {
+            "decided_at": INSTANT
+        }
+        parts = zip(*(_scalars(rows[name].cast(types[name])) for name in names), strict=True)
+        ids = pa.array([event_id(values) for values in parts], pa.string())
+        rows = rows.append_column("decision_id", ids)
+        first = newest_rows(ids, -as_micros(rows["decided_at"].cast(INSTANT)))
+        rows = rows.take(pa.array(np.sort(first)))
         asked = {f"request__{name}": rows[name] for name in request.schema.names}
         return pa.table(
             {
-                "decision_id": pa.array(ids, pa.string()),
+                "decision": pa.repeat(history.name, rows.num_rows),
+                "decision_id": rows["decision_id"],
                 "decided_at": rows["decided_at"].cast(INSTANT),
                 **asked,
             }
@@ -252,8 +287,8 @@ class Frames:
 
 
 def inputs_of(frame: pa.Table, service: CompiledService, ids: pa.Array) -> pa.Table:
-    """The inputs of some decisions, in the order of their ids; a decision that the frame lacks has nulls."""
-    at = pc.index_in(ids, value_set=frame["decision_id"].combine_chunks())
+    """The inputs of some members, in the order of their ids; a member that the frame lacks has nulls."""
+    at = pc.index_in(ids, value_set=member_ids(frame))
     names = [read.name for read in service.inputs]
     return frame.take(at).select([f"feature__{name}" for name in names]).rename_columns(names)
 
@@ -272,6 +307,14 @@ def _askable(rows: pa.Table, request: CompiledRequest) -> pa.Table:
     return rows
 
 
+def _scalars(column: pa.ChunkedArray) -> list[Scalar]:
+    """Values as requests hold them: instants as integers."""
+    values: list[Scalar] = (
+        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+    ).to_pylist()
+    return values
+
+
 def _spine(rows: pa.Table, *, as_of: str) -> pa.Table:
     """Rows as the point-in-time engine asks: instants, and the request's fields under their own names."""
     asked = {
@@ -287,6 +330,7 @@ def _frame(rows: pa.Table, computed: pa.Table, service: CompiledService) -> pa.T
     names = rows.column_names
     n = rows.num_rows
     columns = {
+        "decision": rows["decision"],
         "decision_id": rows["decision_id"],
         "decided_at": rows["decided_at"],
         "applied_at": rows["applied_at"] if "applied_at" in names else rows["decided_at"],

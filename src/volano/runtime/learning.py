@@ -14,7 +14,14 @@ from volano.learn import release as releases
 from volano.learn.checks import check_disjoint, check_time_split
 from volano.learn.gate import Verdict, judge
 from volano.learn.train import get_version, label_numbers, train
-from volano.learn.training_set import TrainingSet, build, find_manifest, rolling_spans, store_manifest
+from volano.learn.training_set import (
+    TrainingSet,
+    build,
+    find_manifest,
+    member_ids,
+    rolling_spans,
+    store_manifest,
+)
 from volano.learn.training_set import load as load_set
 from volano.plan.definitions import CompiledGate
 from volano.protocols.reporter import Reporter
@@ -323,7 +330,7 @@ class Learner:
         if past is not None:
             rows.append(past.select(rows[0].column_names))
         frame = pa.concat_tables(rows)
-        answered = pc.is_in(part.table["id"], value_set=frame["decision_id"].combine_chunks())
+        answered = pc.is_in(part.table["id"], value_set=member_ids(frame))
         shared = part._replace(table=part.table.filter(answered))
         return shared, inputs_of(frame, model.service, shared.table["id"].combine_chunks())
 

@@ -31,9 +31,10 @@ MEASURED: Final[Mapping[str, str]] = {
 _JOINED: Final = """
 WITH newest AS (
     SELECT decision_id, arg_max(state, computed_at) AS state, arg_max(value, computed_at) AS value
-    FROM label WHERE label = '{label}' GROUP BY decision_id
+    FROM label WHERE label = '{label}' AND decision = '{decision}' GROUP BY decision_id
 ), frozen AS (
-    SELECT decision_id, any_value(score) AS score FROM shadow WHERE model_version = '{first}' GROUP BY decision_id
+    SELECT decision_id, any_value(score) AS score FROM shadow
+    WHERE model_version = '{first}' AND decision = '{decision}' GROUP BY decision_id
 )
 SELECT d.decision_id, d.decided_at, d.request__carrier AS carrier, d.score AS live, frozen.score AS frozen,
        coalesce(newest.state, 'pending') AS state, newest.value AS value
@@ -67,15 +68,23 @@ class Month(msgspec.Struct, frozen=True):
 
 
 def join_scores(
-    sql: SqlEngine, *, decisions: pa.Table, labels: pa.Table, shadows: pa.Table, label: str, first: str
+    sql: SqlEngine,
+    *,
+    decision: str,
+    decisions: pa.Table,
+    labels: pa.Table,
+    shadows: pa.Table,
+    label: str,
+    first: str,
 ) -> pa.Table:
     """One row a decision: its live score, the first model's, and the newest state and value of its label.
 
     Args:
+        decision: whose rows `decisions` holds; labels and shadow scores of others are left out.
         first: the version that was released first; shadow scores of others are left out.
     """
     relations = {"decision": decisions, "label": labels, "shadow": shadows}
-    return sql.query(_JOINED.format(label=label, first=first), relations)
+    return sql.query(_JOINED.format(decision=decision, label=label, first=first), relations)
 
 
 def count_states(scored: pa.Table) -> dict[str, int]:

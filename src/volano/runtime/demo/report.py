@@ -167,9 +167,10 @@ def _scores(session: Session, decision: str) -> tuple[pa.Table, Floats]:
     logged = ["decision_id", "attempt", "decided_at", "request__carrier", "score"]
     scored = join_scores(
         session.stores.sql,
+        decision=decision,
         decisions=lake.read(decision_table(decision), columns=logged),
         labels=lake.read(LABELS, columns=LABEL_SCHEMA.names),
-        shadows=lake.read(_SHADOWS, columns=["decision_id", "model_version", "score"]),
+        shadows=lake.read(_SHADOWS, columns=["decision", "decision_id", "model_version", "score"]),
         label=label.name,
         first=history(session.stores.catalog, decision)[0].first,
     )
