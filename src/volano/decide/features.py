@@ -331,9 +331,10 @@ class _OwnEvent:
     def __init__(self, group: StateGroup, source: CompiledSource, request: CompiledRequest) -> None:
         self._layout = chunk_layout(group, source)
         self._id_columns = request.id_columns
-        fields = {field.name for field in request.schema.fields}
+        # A field of another type is another thing: no feature that includes the request reads it.
+        types = {field.name: field.dtype for field in request.schema.fields}
         self._columns = [
-            (name, name if name in fields else None, ARROW_TYPES[DType(kind)])
+            (name, name if types.get(name) is DType(kind) else None, ARROW_TYPES[DType(kind)])
             for name, kind in self._layout.columns
         ]
 

@@ -368,10 +368,11 @@ class _OwnEvents:
             parts.append(_scalars(spine.column(name, ARROW_TYPES[field.dtype])))
         ids = [row_id(event_id(values)) for values in zip(*parts, strict=True)]
         self.ids = pa.array(ids, pa.binary(16))
-        fields = set(request.schema.names)
+        # A field of another type is another thing: no feature that includes the request reads it.
+        types = {field.name: field.dtype for field in request.schema.fields}
         self.columns = {
             field.name: spine.column(field.name, ARROW_TYPES[field.dtype])
-            if field.name in fields
+            if types.get(field.name) is field.dtype
             else pa.nulls(spine.n_rows, ARROW_TYPES[field.dtype])
             for field in group.columns.fields
         }

@@ -49,7 +49,8 @@ class AirportDelays(
     late_1d = vo.rate("late", within="1d", prior=0.2, weight=10)
     hours_late = vo.sum("hours", within="7d", where=vo.sql("late AND carrier <> 'AA'"))
     carriers = vo.count_distinct("carrier", within="1d")
-    previous = vo.last("dep_delay", within="1d", include_request=True)
+    previous = vo.last("dep_delay", within="1d")
+    asked_1d = vo.count(within="1d", include_request=True)
 
 
 @vo.projection(columns={"weight": float}, frame="pandas")

@@ -154,7 +154,10 @@ def _check_request_event(
     ctx: Context,
     *path: Step,
 ) -> None:
-    """A feature that includes the request's own event needs its id, and its columns in the request."""
+    """A feature that includes the request's own event needs its id, and its columns in the request, of one type.
+
+    Columns that a view computes are refused: the request may lack what they are computed from.
+    """
     if not feature.include_request:
         return
     shape = ctx.shapes[id(request)]
@@ -163,7 +166,20 @@ def _check_request_event(
         mend = f'name it: class {request.__name__}(vo.Request, id="...")'
         what = f"{includes}, and {request.__name__} has no source id."
         ctx.mistake(at, what, mend, *path)
-    for column in (feature.column, feature.over):
-        if column is not None and not column.startswith("_") and shape.schema.find(column) is None:
+    read = [column for column in (feature.column, feature.over, feature.where) if column is not None]
+    if read and view.projection is not None:
+        what = f"{includes}, and {view.name} computes columns: a request is not put through them."
+        mend = "give the feature a view of its own that reads plain columns, without select= and vo.sql"
+        ctx.mistake(at, what, mend, *path)
+        return
+    (source,) = (found for found in ctx.sources.values() if found.name == view.source)
+    types = {field.name: field.dtype for field in (*source.schema.fields, *view.joined)}
+    for column in read:
+        field = shape.schema.find(column)
+        if field is None:
             what = f"{includes}, and {request.__name__} has no field {column!r}."
             ctx.mistake(at, what, f"add the field to {request.__name__}, or remove include_request", *path)
+        elif field.dtype is not types[column]:
+            mine, theirs = NAMES[field.dtype], NAMES[types[column]]
+            what = f"{includes}, and {request.__name__}.{column} is {mine}, the event's is {theirs}."
+            ctx.mistake(at, what, "give both the same type", *path)
