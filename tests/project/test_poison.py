@@ -18,6 +18,13 @@ CUT = HAND_OVER + 13 * DAY_US
 WINDOW = DEFINITIONS.replace(
     'mean_delay_7d = vo.mean("arr_delay", within="7d")', 'mean_delay_7d = vo.mean("arr_delay", within="6d")'
 )
+SLOW_FEATURES = DEFINITIONS.replace(
+    "cancellations = vo.Source(",
+    """slow = vo.Source(
+    "slow", Landing, table="slow.parquet", stream=True, available_after="3d", accept_late="2h", owner=ops
+)
+cancellations = vo.Source(""",
+).replace("entity=plane, source=landings", "entity=plane, source=slow")
 SLOW_TABLE = DEFINITIONS.replace('available_after="5m"', 'available_after="3d"')
 
 Choose = Callable[[pa.Table], pa.ChunkedArray]
@@ -158,3 +165,29 @@ def test_the_same_rows_of_a_quick_source_do_change_it(fresh):
     late = HAND_OVER - 3 * DAY_US
     clean = history_hashes(fresh / "a", DEFINITIONS, poisoned_after_event_time=None)
     assert history_hashes(fresh / "b", DEFINITIONS, poisoned_after_event_time=late) != clean
+
+
+def hashes_of_slow_features(folder: Path, *, poisoned_after: Instant | None) -> tuple[str, str]:
+    """Parts whose labels come from a quick table and whose features from a slow one, of which rows are changed."""
+    write_project(folder, definitions=SLOW_FEATURES, flights=past_flights())
+    rows = pq.read_table(folder / "landings.parquet")
+    if poisoned_after is not None:
+        cut = pa.scalar(poisoned_after, pa.int64()).cast(pa.timestamp("us", "UTC"))
+        hit = pc.greater(rows["landed_at"], cut)
+        assert pc.sum(pc.cast(hit, pa.int64())).as_py() > 20
+        changed = pc.if_else(hit, pc.subtract(77.0, rows["arr_delay"]), rows["arr_delay"])
+        rows = rows.set_column(2, rows.schema.field(2), changed)
+    pq.write_table(rows, folder / "slow.parquet")
+    with World(folder, []) as world:
+        world.project.apply()
+        candidate = world.work.learner.train(MODEL, cutoff=HAND_OVER)
+        return candidate.training.manifest.root_hash, candidate.evaluation.manifest.root_hash
+
+
+def test_features_do_not_see_what_a_slow_source_had_not_delivered_when_it_was_decided(fresh):
+    """Decisions of the set were made after these rows happened and before they were known; their labels were known."""
+    unknown = HAND_OVER - 3 * DAY_US
+    clean = hashes_of_slow_features(fresh / "a", poisoned_after=None)
+    assert hashes_of_slow_features(fresh / "b", poisoned_after=unknown) == clean
+    known_to_the_last = unknown - 3 * DAY_US
+    assert hashes_of_slow_features(fresh / "c", poisoned_after=known_to_the_last) != clean
