@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from tests.project.conftest import HALF
 from tests.project.world import DEFINITIONS, HAND_OVER, MODEL, World, items, past_flights, write_project
 from volano.records.journal import Operation
 from volano.values.instants import DAY_US, HOUR_US, Instant
@@ -18,6 +19,11 @@ CUT = HAND_OVER + 13 * DAY_US
 WINDOW = DEFINITIONS.replace(
     'mean_delay_7d = vo.mean("arr_delay", within="7d")', 'mean_delay_7d = vo.mean("arr_delay", within="6d")'
 )
+PATIENT = DEFINITIONS.replace(
+    'available_after="5m", accept_late="2h"', 'available_after="5m", accept_late="30d"'
+)
+"""What is pushed after the cut is in time for the windows of decisions before it: only the stamps keep it out."""
+PATIENT_WINDOW = PATIENT.replace('vo.mean("arr_delay", within="7d")', 'vo.mean("arr_delay", within="6d")')
 SLOW_FEATURES = DEFINITIONS.replace(
     "cancellations = vo.Source(",
     """slow = vo.Source(
@@ -94,23 +100,44 @@ def test_what_was_pushed_after_the_cut_changes_no_byte(copy, unfinished, clean):
     assert hashes_at(folder, CUT, WINDOW) == clean
 
 
-def test_late_corrections_and_retractions_change_no_byte(copy, unfinished, clean):
-    folder = copy(unfinished)
+@pytest.fixture(scope="module")
+def patient(ground) -> Path:
+    """An unfinished world whose windows take rows that come a month late."""
+    folder = write_project(ground / "patient", definitions=PATIENT)
+    with World(folder, items()) as world:
+        world.begin()
+        world.run(HALF, start=0)
+        world.project.drain(commit=True)
+    return folder
+
+
+def correct_all(folder: Path) -> None:
+    """Correct or take back every landing that was known before the cut, after it."""
     with World(folder, items()) as world:
         world.resume()
-        facts = world.work.stores.lake.read("fact_landings").filter(
-            known(after=False)(world.work.stores.lake.read("fact_landings"))
-        )
-        for number, fact in enumerate(facts.to_pylist()):
-            body = {name: fact[name] for name in ("flight_id", "tailnum", "arr_delay")} | {
-                "landed_at": fact["event_time"]
-            }
+        rows = world.work.stores.lake.read("fact_landings")
+        facts = rows.filter(known(after=False)(rows)).to_pylist()
+        assert len(facts) > 100
+        for number, fact in enumerate(facts):
+            body = {name: fact[name] for name in ("flight_id", "tailnum")} | {"arr_delay": 500.0}
             how = Operation.RETRACT if number % 3 == 0 else Operation.CORRECT
-            world.project.observe(
-                "landings", {**body, "arr_delay": 500.0}, operation=how, revision=9, sync=False
-            )
+            body |= {"landed_at": fact["event_time"]}
+            world.project.observe("landings", body, operation=how, revision=9, sync=False)
         world.project.drain(commit=True)
+
+
+def test_late_corrections_and_retractions_change_no_byte(copy, unfinished, clean):
+    folder = copy(unfinished)
+    correct_all(folder)
     assert hashes_at(folder, CUT, WINDOW) == clean
+
+
+def test_corrections_that_windows_would_take_change_no_byte(copy, patient):
+    untouched, corrected = copy(patient), copy(patient)
+    correct_all(corrected)
+    before = hashes_at(untouched, CUT, PATIENT_WINDOW)
+    assert before[2] > 50
+    assert hashes_at(corrected, CUT, PATIENT_WINDOW) == before
 
 
 def test_what_was_known_before_the_cut_does_change_it(copy, unfinished, clean):
