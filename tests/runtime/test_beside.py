@@ -60,6 +60,7 @@ with Project.open(sys.argv[1]) as project:
         project.drain(commit=True)
         if n == 40:
             print("at work", flush=True)
+        stop.wait(0.1)  # so much that a check, which looks at all of it, comes to an end
     project.drain(commit=True)
     print(n, flush=True)
 """
