@@ -164,6 +164,9 @@ def test_tokens_say_who_may_do_what(tmp_path: Path) -> None:
             assert (await http.ask("POST", f"/v1/observe/{SOURCE}", order(3), bearer)).status == 401
             boss = {"Authorization": f"Bearer {other}"}
             assert (await http.ask("POST", f"/v1/decide/{DECISION}", checkout(3), boss)).status == 200
+            revoke_token(catalog, "boss", at=4)  # the last one
+            http.app._follow_tokens()
+            assert (await http.ask("POST", f"/v1/observe/{SOURCE}", order(4))).status == 401
             stored = b"".join(document.body for document in catalog.documents("token"))
             assert secret.encode() not in stored and other.encode() not in stored
 

@@ -86,3 +86,11 @@ def test_what_does_not_end_is_killed_and_told(tmp_path: Path) -> None:
     assert pid is not None and "killed" in said[0]
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_what_takes_too_long_to_get_ready_ends_the_start(tmp_path: Path) -> None:
+    silent = _command(tmp_path / "log", "silent", 0, "import time; time.sleep(60)", patience=0.3)
+    supervisor = Supervisor([silent], lambda line: None)
+    with pytest.raises(NotReadyError, match="was not ready within"):
+        supervisor.start(Event())
+    assert supervisor.pid("silent") is None

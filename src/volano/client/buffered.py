@@ -36,7 +36,8 @@ class BufferedObserver:
     """Takes observations without waiting for the network; nothing is lost when either side goes down.
 
     What it took is on this machine's disk. It is sent in order, at least once; the server recognises what came twice by
-    the event's own id. One process a folder.
+    the event's own id. What the server refuses is kept in the folder's `refused` journal, with the reason.
+    One process a folder.
 
     Args:
         client: sends.
@@ -60,6 +61,7 @@ class BufferedObserver:
         self._folder = Path(folder)
         self._writer: JournalWriter = _adapter("journal_writer.file")(self._folder, "spool")
         self._reader: JournalReader = _adapter("journal_reader.file")(self._folder)
+        self._refused: JournalWriter = _adapter("journal_writer.file")(self._folder / "refused", "spool")
         self._most_waiting_bytes = most_waiting_bytes
         self._on_receipt = on_receipt
         self._cursor = self._read_cursor()
@@ -111,6 +113,7 @@ class BufferedObserver:
         self._wake.set()
         self._thread.join()
         self._writer.close()
+        self._refused.close()
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +130,11 @@ class BufferedObserver:
                 self._wake.clear()
                 continue
             spooled = [Spooled(*msgspec.msgpack.decode(entry.record)) for entry in entries]
-            n_sent = self._send_front(spooled)
+            try:
+                n_sent = self._send_front(spooled)
+            except Exception as error:  # noqa: BLE001 - a callback's mistake must not end the sending
+                self.trouble = f"{type(error).__name__}: {error}"
+                n_sent = 0
             if n_sent == 0:
                 self._stop.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
@@ -158,6 +165,7 @@ class BufferedObserver:
             if n > 1:
                 return self._send_front(spooled[:1])  # find the one that breaks the batch
             receipts = [Receipt("", "refused", error.kind, "", error.what)]
+            self._refused.append([msgspec.msgpack.encode((*front[0], error.kind, error.what))], sync=True)
         self.trouble = ""
         if self._on_receipt is not None:
             for one, receipt in zip(front, receipts, strict=True):

@@ -69,6 +69,8 @@ class Tokens:
 
     def __init__(self, tokens: Collection[Token]) -> None:
         self._by_digest = {token.digest: token for token in tokens if token.revoked_at is None}
+        self.are_used = bool(tokens)
+        """Whether there ever was one: revoking the last one must not open the door to everybody."""
 
     def __len__(self) -> int:
         return len(self._by_digest)

@@ -308,7 +308,7 @@ class App:
 
     def _token(self, scope: Scope) -> Token | None:
         """The caller's token; None where none is needed."""
-        if not self._needs_token and not len(self._tokens):
+        if not self._needs_token and not self._tokens.are_used:
             return None
         given = _header(scope, b"authorization") or ""
         scheme, _, secret = given.partition(" ")

@@ -7,6 +7,8 @@ stops.
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -86,6 +88,8 @@ class Supervisor:
         try:
             for stage in sorted({child.command.stage for child in self._children}):
                 together = [child for child in self._children if child.command.stage == stage]
+                if stop.is_set():
+                    return
                 for child in together:
                     self._start(child)
                 for child in together:
@@ -122,13 +126,28 @@ class Supervisor:
         child.started_at = time.monotonic()
 
     def _await_ready(self, child: _Child, stop: Event) -> None:
-        process, role = child.process, child.command.role
+        process, role, patience_s = child.process, child.command.role, child.command.patience_s
         assert process is not None and process.stdout is not None
-        # A process that ends closes its output, so this waits no longer than the process lives or becomes ready.
-        said = process.stdout.readline()
-        if said != READY and not stop.is_set():
+        deadline = time.monotonic() + patience_s
+        said = b""
+        while not said.endswith(b"\n"):
+            if stop.is_set():
+                return
+            if time.monotonic() > deadline:
+                raise NotReadyError(
+                    f"The {role} was not ready within {patience_s:.0f} s.",
+                    where=role,
+                    mend="see what it wrote above; a machine that is merely slow needs another try",
+                )
+            if select.select([process.stdout], [], [], _LOOK_EVERY_S)[0]:
+                part = os.read(process.stdout.fileno(), len(READY))
+                if not part:  # a process that ends closes its output
+                    break
+                said += part
+        if said != READY:
             raise NotReadyError(
                 f"The {role} ended before it was ready.",
+                where=role,
                 mend="see what it wrote above; mend that, start again",
             )
 
