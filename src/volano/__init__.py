@@ -13,9 +13,11 @@ from volano.spec.aggregates import min as min
 from volano.spec.aggregates import rate as rate
 from volano.spec.aggregates import ratio as ratio
 from volano.spec.aggregates import std as std
+from volano.spec.aggregates import std_pop as std_pop
 from volano.spec.aggregates import sum as sum
 from volano.spec.aggregates import time_since_last as time_since_last
 from volano.spec.aggregates import var as var
+from volano.spec.aggregates import var_pop as var_pop
 from volano.spec.decision import Decision as Decision
 from volano.spec.entity import Entity as Entity
 from volano.spec.event import Event as Event
@@ -83,7 +85,9 @@ __all__ = [
     "ratio",
     "sql",
     "std",
+    "std_pop",
     "sum",
     "time_since_last",
     "var",
+    "var_pop",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import volano as vo
 from tests.compile.projects import FLIGHTS
 from volano.spec.fields import FieldRef
@@ -29,6 +31,22 @@ def test_a_wrong_name_is_kept_for_compile_to_report():
 def test_a_view_says_which_key_of_the_request_it_is_about():
     assert History.on(Trip.trip_id) == ViewOn(History, (Trip.trip_id,))
     assert History.mean_fare.on(Trip.trip_id).keys == (Trip.trip_id,)
+
+
+def test_one_line_declares_an_aggregate_over_many_windows():
+    class Fares(vo.FeatureView):
+        fares = vo.count(within="1h")
+        fare = vo.std_pop("fare", within=("90m", timedelta(days=7), "30d"), offset="1d")
+
+    assert list(Fares.aggregates) == ["fares", "fare_90m", "fare_7d", "fare_30d"]
+    assert [Fares.aggregates[name].within for name in Fares.aggregates] == [
+        "1h",
+        "90m",
+        timedelta(days=7),
+        "30d",
+    ]
+    assert Fares.aggregates["fare_7d"].offset == "1d"
+    assert Fares.written["fare_90m"] == "fare"
 
 
 def test_private_attributes_are_not_references():

@@ -56,6 +56,8 @@ RULES: Final[dict[str, Rule]] = {
     "max": Rule(ORDERED),
     "var": Rule(NUMBERS, DType.FLOAT64),
     "std": Rule(NUMBERS, DType.FLOAT64),
+    "var_pop": Rule(NUMBERS, DType.FLOAT64),
+    "std_pop": Rule(NUMBERS, DType.FLOAT64),
     "first": Rule(ANY),
     "last": Rule(ANY),
     "last_non_null": Rule(ANY),

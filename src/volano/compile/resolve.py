@@ -78,7 +78,9 @@ class Definition:
         return str(value.name)
 
     def line(self, *path: Step) -> int:
-        """The line of a part of it; see `Places.line`."""
+        """The line of a part of it; see `Places.line`. A feature of several windows stands at its attribute."""
+        if path and self.kind == "view":
+            path = (self.value.written.get(path[0], path[0]), *path[1:])
         return self.places.line(self.binding, path)
 
 

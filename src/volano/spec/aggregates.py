@@ -10,22 +10,27 @@ The functions are typed `Any`, because the name that they are bound to stands fo
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import timedelta
-from typing import Any, TypeAlias, TypedDict, Unpack
+from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 from volano.spec.fields import FieldRef
 from volano.spec.sql import Sql
+from volano.values.instants import format_duration
 
 Column: TypeAlias = str | FieldRef | Sql
 Duration: TypeAlias = str | timedelta
+
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Window(TypedDict, total=False):
     """What every aggregate takes.
 
     Args:
-        within: the window's length, such as "7d"; without it the whole past.
+        within: the window's length, such as "7d"; without it the whole past. Several, `within=("1h", "7d")`, make a
+            feature each: `spent = vo.sum("amount", within=("1h", "7d"))` declares `spent_1h` and `spent_7d`.
         offset: how far before the decision the window ends.
         where: only rows for which this holds: SQL over the view's columns, or the name of a bool column.
         every: the cheap contract: the window ends at the last multiple of this, not at the decision.
@@ -34,7 +39,7 @@ class Window(TypedDict, total=False):
         staleness: how stale the value may be when a decision reads it; for sources without a stream.
     """
 
-    within: Duration | None
+    within: Duration | Sequence[Duration] | None
     offset: Duration | None
     where: Column | None
     every: Duration | None
@@ -51,7 +56,7 @@ class Aggregate:
     column: Column | None = None
     over: Column | None = None
     _: KW_ONLY
-    within: Duration | None = None
+    within: Duration | Sequence[Duration] | None = None
     offset: Duration | None = None
     where: Column | None = None
     every: Duration | None = None
@@ -60,6 +65,22 @@ class Aggregate:
     staleness: Duration | None = None
     n: int | None = None
     params: tuple[float, ...] = ()
+
+    def by_window(self, name: str) -> Iterator[tuple[str, Aggregate]]:
+        """The features that an attribute of this name declares, each of one window.
+
+        >>> [feature for feature, _ in count(within=("1h", "7d")).by_window("payments")]
+        ['payments_1h', 'payments_7d']
+        >>> [feature for feature, _ in count(within="1h").by_window("payments")]
+        ['payments']
+        """
+        if not isinstance(self.within, list | tuple) or not self.within:
+            yield name, self
+            return
+        for within in self.within:
+            text = format_duration(within // _MICROSECOND) if isinstance(within, timedelta) else str(within)
+            suffix = "".join(letter for letter in text if letter.isalnum())
+            yield f"{name}_{suffix}", replace(self, within=within)
 
 
 def count(column: Column | None = None, **window: Unpack[Window]) -> Any:
@@ -99,6 +120,16 @@ def var(column: Column, **window: Unpack[Window]) -> Any:
 def std(column: Column, **window: Unpack[Window]) -> Any:
     """The sample standard deviation; null below two values."""
     return Aggregate("std", column, **window)
+
+
+def var_pop(column: Column, **window: Unpack[Window]) -> Any:
+    """The population variance: divided by the number of values; null without one."""
+    return Aggregate("var_pop", column, **window)
+
+
+def std_pop(column: Column, **window: Unpack[Window]) -> Any:
+    """The population standard deviation; null without a value."""
+    return Aggregate("std_pop", column, **window)
 
 
 def first(column: Column, **window: Unpack[Window]) -> Any:

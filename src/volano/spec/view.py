@@ -60,10 +60,16 @@ class ViewOptions:
 
 
 class ViewType(type):
-    """The type of feature views: attributes that hold aggregates are features."""
+    """The type of feature views: attributes that hold aggregates are features.
+
+    `aggregates` has each feature by its name, of one window; `written` the attribute that declares it; `repeated` the
+    features that two attributes declare, by the later one; `strangers` the attributes that are no aggregates.
+    """
 
     options: ViewOptions
     aggregates: dict[str, Aggregate]
+    written: dict[str, str]
+    repeated: dict[str, str]
     strangers: dict[str, Any]
 
     def __new__(
@@ -83,12 +89,22 @@ class ViewType(type):
     ) -> ViewType:
         public = {key: value for key, value in namespace.items() if not key.startswith("_")}
         kept = {key: value for key, value in namespace.items() if key.startswith("_")}
-        aggregates = {key: value for key, value in public.items() if isinstance(value, Aggregate)}
+        declared = {key: value for key, value in public.items() if isinstance(value, Aggregate)}
+        aggregates: dict[str, Aggregate] = {}
+        written: dict[str, str] = {}
+        repeated: dict[str, str] = {}
+        for attribute, value in declared.items():
+            for feature, aggregate in value.by_window(attribute):
+                if feature in aggregates:
+                    repeated[feature] = attribute
+                aggregates[feature], written[feature] = aggregate, attribute
         cls = super().__new__(mcls, name, bases, kept)
         options = ViewOptions(entity, source, key, select, join, staleness, owner, unknown)
         type.__setattr__(cls, "options", options)
         type.__setattr__(cls, "aggregates", aggregates)
-        type.__setattr__(cls, "strangers", {k: v for k, v in public.items() if k not in aggregates})
+        type.__setattr__(cls, "written", written)
+        type.__setattr__(cls, "repeated", repeated)
+        type.__setattr__(cls, "strangers", {k: v for k, v in public.items() if k not in declared})
         return cls
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:

@@ -160,6 +160,9 @@ def _check_attributes(at: Definition, ctx: Context) -> None:
     for name in at.value.strangers:
         mend = 'assign an aggregate, such as vo.mean("arr_delay", within="7d"), or move it out of the class'
         ctx.mistake(at, f"{ctx.title(at)}: {name!r} is not a feature.", mend, name)
+    for name, attribute in at.value.repeated.items():
+        mend = f"rename {attribute!r}, or leave this window out of its within="
+        ctx.mistake(at, f"{_of(at, name)} is declared twice.", mend, attribute)
     for name in at.value.aggregates:
         if "__" in name or name in ("on", "mro"):
             mend = "choose a name without a double underscore, and not 'on' or 'mro'"
