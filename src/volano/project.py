@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from threading import Event
 from typing import Any, Self
@@ -91,6 +92,44 @@ class Project:
     def observe_many(self, source: str, events: Sequence[Mapping[str, Any] | bytes]) -> list[Receipt]:
         """Take events of one source in, in one append; a bad one does not harm its neighbours."""
         return self._work.session.observe(source, events)
+
+    def log_exposure(
+        self,
+        decision: str,
+        decision_id: str,
+        *,
+        exposure_id: str | None = None,
+        exposed_at: datetime | str | None = None,
+        **fields: Any,
+    ) -> Receipt:
+        """Note what was really shown of a decision, also before the decision itself has come.
+
+        Args:
+            exposure_id: the exposure's own; sent twice it counts once. One is made when None.
+            exposed_at: now when None.
+            fields: `shown`, `position`, `surface`, `subject`, `purpose`.
+        """
+        return self._work.session.log_exposure(decision, decision_id, exposure_id, exposed_at, fields)
+
+    def log_action(
+        self,
+        decision: str,
+        decision_id: str,
+        action: str,
+        *,
+        action_id: str | None = None,
+        taken_at: datetime | str | None = None,
+        **fields: Any,
+    ) -> Receipt:
+        """Note what was really done about a decision, when it differs from what was decided or was done later.
+
+        Args:
+            action: need not be one of the decision's actions.
+            action_id: the action's own; sent twice it counts once. One is made when None.
+            taken_at: now when None.
+            fields: `propensity`, `actor`, `reason`, `subject`, `purpose`.
+        """
+        return self._work.session.log_action(decision, decision_id, action, action_id, taken_at, fields)
 
     def receipt(self, receipt_id: str) -> Receipt:
         """How an accepted event ended, as far as it has."""

@@ -73,6 +73,12 @@ def test_every_record_ends_in_its_tables(world):
 
 def test_tables_are_as_declared(world):
     push(world)
+    named = {"decision": "get_risk", "decision_id": "d0"}
+    at = "2026-03-01T00:00:00Z"
+    world.door.accept("exposure", [{"exposure_id": "e0", "exposed_at": at, **named}])
+    world.door.accept("action_taken", [{"action_id": "a0", "taken_at": at, "action": "no", **named}])
+    while world.applier.step():
+        pass
     world.committer.step()
     for name, schema in lake_tables(world.project).items():
         assert world.lake.read(name).schema.names == schema.names

@@ -18,6 +18,7 @@ from volano.collect.schemas import Misfit, Problem, SourceSchema
 from volano.collect.stamps import Stamps
 from volano.collect.state import Arrival, GroupState, StateChange, ViewFailure, group_states
 from volano.errors import StateMismatchError
+from volano.plan.built_in import collected_sources
 from volano.plan.definitions import CompiledProject, CompiledSource
 from volano.plan.failed_rows import FailingView, encode_failed, failed_key
 from volano.plan.state import StateGroup
@@ -121,7 +122,7 @@ class Applier:
                 event_prefix(project.namespace, source.name),
                 tuple(states.get(source.name, ())),
             )
-            for source in project.sources.values()
+            for source in collected_sources(project).values()
         }
         self._cursor: dict[str, int] = {}
         self._sequence = 0

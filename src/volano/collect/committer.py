@@ -26,10 +26,10 @@ from volano.collect.tables import (
     SHADOW_COLUMNS,
     SHADOWS,
     decision_table,
-    fact_table,
     lake_tables,
 )
 from volano.errors import StateMismatchError, UnknownNameError
+from volano.plan.built_in import collected_sources, fact_table
 from volano.plan.definitions import CompiledProject, CompiledRequest, CompiledService
 from volano.protocols.apply_log import ApplyLogReader
 from volano.protocols.journal import JournalReader
@@ -86,7 +86,7 @@ class Committer:
         self._lake = lake
         self._rows_a_commit = rows_a_commit
         self._definitions = definitions
-        self._schemas = {source.name: SourceSchema(source) for source in project.sources.values()}
+        self._schemas = {source.name: SourceSchema(source) for source in collected_sources(project).values()}
         self._tables = lake_tables(project)
         self._created: set[str] = set()
         self._committed: dict[str, int] = {}

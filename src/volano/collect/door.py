@@ -9,8 +9,11 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from volano.collect.schemas import Misfit, Problem, SourceSchema, raw_bytes
 from volano.errors import RequestError, UnknownNameError
+from volano.plan.built_in import BUILT_IN, collected_sources
 from volano.plan.definitions import CompiledProject
 from volano.protocols.clock import Clock
 from volano.protocols.journal import JournalWriter
@@ -28,6 +31,10 @@ from volano.values.instants import MINUTE_US, Instant, format_instant
 
 _ENTROPY_BYTES = 8
 _CHANGES_AT_ONCE = 10_000
+
+
+class _OfDecision(msgspec.Struct):
+    decision: str | None = None
 
 
 class Door:
@@ -50,7 +57,8 @@ class Door:
         future_tolerance_us: int = 5 * MINUTE_US,
     ) -> None:
         self._namespace = project.namespace
-        self._schemas = {source.name: SourceSchema(source) for source in project.sources.values()}
+        self._schemas = {source.name: SourceSchema(source) for source in collected_sources(project).values()}
+        self._decisions = frozenset(project.decisions)
         self._journal = journal
         self._clock = clock
         self._entropy = entropy
@@ -164,6 +172,8 @@ class Door:
                     f"{format_instant(event_time)} lies in the future; it was {format_instant(now)} here"
                 )
                 problem = ("future_event_time", schema.source.event_time, message)
+            elif schema.source.name in BUILT_IN:
+                problem = self._unknown_decision(payload)
         except Misfit as misfit:
             problem = misfit.problem
             payload = canonical = raw_bytes(event)
@@ -183,6 +193,14 @@ class Door:
             problem,
             known_at,
         )
+
+    def _unknown_decision(self, payload: bytes) -> Problem | None:
+        """What is wrong with a built-in event that names a decision which is not declared."""
+        named = msgspec.json.decode(payload, type=_OfDecision).decision
+        if named is None or named in self._decisions:
+            return None
+        known = ", ".join(sorted(self._decisions)) or "none"
+        return "unknown_decision", "decision", f"there is no decision {named!r}; known: {known}"
 
     def _schema(self, source: str) -> SourceSchema:
         found = self._schemas.get(source)

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final, NamedTuple
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from volano.collect.applied import applied_entries
 from volano.collect.committer import WRITER, destinations
-from volano.collect.tables import QUARANTINE, RECEIPTS, SHADOWS, decision_table, fact_table
+from volano.collect.parents import Named, Parents
+from volano.collect.tables import QUARANTINE, RECEIPTS, SHADOWS, decision_table
 from volano.errors import UnknownNameError
+from volano.plan.built_in import BUILT_IN, fact_table, is_fact_table
 from volano.protocols.apply_log import ApplyLogReader
 from volano.protocols.journal import JournalReader
 from volano.protocols.lake import LakeReader, LakeWriter
@@ -45,12 +48,22 @@ class Receipts:
 
     Looks first at what was applied since the last commit, then in the lake, then at what waits in the
     journal. Reads more the longer the committer has not run.
+
+    Args:
+        parents: finds the decisions that exposures and actions taken name; without it they count as stored.
     """
 
-    def __init__(self, journal: JournalReader, apply_log: ApplyLogReader, lake: LakeWriter) -> None:
+    def __init__(
+        self,
+        journal: JournalReader,
+        apply_log: ApplyLogReader,
+        lake: LakeWriter,
+        parents: Parents | None = None,
+    ) -> None:
         self._journal = journal
         self._apply_log = apply_log
         self._lake = lake
+        self._parents = parents
 
     def status(self, receipt_id: str) -> Receipt:
         """How the event of a receipt ended, as far as it has.
@@ -82,7 +95,15 @@ class Receipts:
                 record = decode_record(entry.record)
                 if isinstance(record, EventReceived) and record.receipt_id == receipt_id:
                     problem = _TOO_LATE if applied.late else applied.problem
-                    return Receipt(receipt_id, ReceiptStatus(applied.status), problem)
+                    status = ReceiptStatus(applied.status)
+                    if (
+                        self._parents is not None
+                        and status is ReceiptStatus.STORED
+                        and record.source in BUILT_IN
+                    ):
+                        named = msgspec.json.decode(record.payload, type=Named)
+                        status, problem = self._parents.standing(named, applied.applied_at)
+                    return Receipt(receipt_id, status, problem)
         return None
 
     def _find_committed(self, receipt_id: str) -> Receipt | None:
@@ -94,7 +115,20 @@ class Receipts:
             return None
         status = ReceiptStatus(rows["status"][0].as_py())
         problem = None
-        if status is ReceiptStatus.STORED:
+        if (
+            self._parents is not None
+            and status is ReceiptStatus.STORED
+            and rows["source"][0].as_py() in BUILT_IN
+        ):
+            child = self._lake.read(
+                fact_table(rows["source"][0].as_py()),
+                columns=["decision", "decision_id", "applied_at"],
+                where=only,
+            )
+            named = Named(child["decision"][0].as_py(), child["decision_id"][0].as_py())
+            at = child["applied_at"].cast(pa.int64())[0].as_py()
+            status, problem = self._parents.standing(named, at)
+        elif status is ReceiptStatus.STORED:
             stored = self._lake.read(fact_table(rows["source"][0].as_py()), columns=["too_late"], where=only)
             problem = _TOO_LATE if stored.num_rows and stored["too_late"][0].as_py() else None
         if status in _SET_ASIDE:
@@ -220,7 +254,7 @@ class _Ends:
         self._until[table] = until
         self._ended += found
         if n_late:
-            self.too_late[table.removeprefix(fact_table(""))] = n_late
+            self.too_late[table.removeprefix("fact_")] = n_late
 
 
 def _committed(lake: LakeWriter, table: str) -> int:
@@ -240,7 +274,7 @@ def _count_accepted(journal: JournalReader) -> Counter[str]:
 def _count_rows(lake: LakeReader, table: str) -> tuple[Counter[tuple[str, str]], int]:
     """The rows of a table that are the end of a record, by kind and status; and how many of them came too late."""
     stored = ReceiptStatus.STORED.value
-    if table.startswith(fact_table("")):
+    if is_fact_table(table):
         # Rows that a hand-over copied from a table were never accepted; their revision is below zero.
         marks = lake.read(table, columns=["too_late"], where={"revision": (0, None)})["too_late"]
         return Counter({(EVENT, stored): len(marks)}), pc.sum(marks).as_py() or 0

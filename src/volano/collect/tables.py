@@ -6,6 +6,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from volano.plan.built_in import collected_sources, fact_table
 from volano.plan.definitions import CompiledDecision, CompiledProject, CompiledSource
 from volano.values.arrow import ARROW_TYPES, INSTANT
 
@@ -98,11 +99,6 @@ RECEIPTS: Final = "receipt"
 QUARANTINE: Final = "quarantine"
 
 
-def fact_table(source: str) -> str:
-    """The name of the table of a source's facts."""
-    return f"fact_{source}"
-
-
 def decision_table(decision: str) -> str:
     """The name of the table of a decision's records."""
     return f"decision_{decision}"
@@ -114,7 +110,7 @@ def lake_tables(project: CompiledProject) -> dict[str, pa.Schema]:
     All columns may be null in the lake: a wider schema must be able to read what a narrower one wrote.
     """
     tables: dict[str, pa.Schema] = {}
-    for source in project.sources.values():
+    for source in collected_sources(project).values():
         tables[fact_table(source.name)] = _fact_schema(source)
     for decision in project.decisions.values():
         tables[decision_table(decision.name)] = _decision_schema(project, decision)

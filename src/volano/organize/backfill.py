@@ -26,6 +26,7 @@ from volano.organize.enrichment import GroupRows
 from volano.organize.facts import Facts, standing
 from volano.organize.logged import logged_entries
 from volano.organize.partitions import Span, in_parts, part_of
+from volano.plan.built_in import collected_sources, source_of
 from volano.plan.definitions import CompiledProject
 from volano.plan.failed_rows import FailedRow, encode_failed, failed_key
 from volano.plan.state import StateGroup, chunk_number, key_head, key_tail, window_arguments
@@ -149,7 +150,7 @@ class Backfill:
         groups = [group for group in self._groups if group.source == source]
         maps = [self._rows.map_of(group) for group in groups]
         needed = {name for rows_of in maps for name in rows_of.needed}
-        columns = [name for name in self._project.source(source).schema.names if name in needed]
+        columns = [name for name in source_of(self._project, source).schema.names if name in needed]
         mapped = partial(self._rows.map, stamp=stamp)
 
         def ready(span: Span) -> pa.Table:
@@ -321,7 +322,7 @@ def rebuild(
             continue
         parts = partial(_chunks_after, backfill, group, now, stamp)
         write_parts(online, group.hash, parts, stamp=stamp, owned=group.prefix, on_part=count)
-    for source in project.sources:
+    for source in collected_sources(project):
         parts = partial(_index_after, backfill, source, stamp)
         write_parts(online, f"index-{source}", parts, stamp=stamp, on_part=count)
     for puts in logged_entries(project, lake):

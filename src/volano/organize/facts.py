@@ -21,6 +21,7 @@ from volano.kernels.columns import combined
 from volano.organize.declared import declared_table
 from volano.organize.partitions import Span
 from volano.organize.snapshots import changes_of
+from volano.plan.built_in import fact_table, source_of
 from volano.plan.definitions import CompiledProject, CompiledSource
 from volano.plan.state_index import TABLE_REVISION
 from volano.protocols.lake import LakeReader
@@ -104,7 +105,7 @@ class Facts:
             StateMismatchError: the table has changed since it was pinned.
             RequestError: the table does not fit the declared schema.
         """
-        definition = self._project.source(source)
+        definition = source_of(self._project, source)
         wanted = [field for field in definition.schema.fields if columns is None or field.name in columns]
         names = [field.name for field in wanted if field.name not in FACT_COLUMNS.names]
         if timeless:
@@ -139,7 +140,7 @@ class Facts:
             whole: how many rows fit; `n_rows` when None.
             since, until: the ends of the first and last range.
         """
-        definition = self._project.source(source)
+        definition = source_of(self._project, source)
         whole = n_rows if whole is None else whole
         streamed = self._read(definition, ["event_time"], "event_time", since, until, None)
         times = _inside(_micros(streamed["event_time"].drop_null()), since, until)
@@ -177,7 +178,7 @@ class Facts:
         Pushed rows are known when they are applied. Those of a table, or of a later backfill, may have been known long
         before: only a stamp keeps them out of what was computed earlier.
         """
-        definition = self._project.source(source)
+        definition = source_of(self._project, source)
         handover = self._handovers.get(source)
         if definition.table is not None and handover is not None and after < handover.stamp <= until:
             return True
@@ -224,7 +225,7 @@ class Facts:
         version: int | None,
     ) -> pa.Table:
         """Columns of the fact table, cast to what they are declared; empty before the first commit."""
-        table = f"fact_{source.name}"
+        table = fact_table(source.name)
         schema = pa.schema([_field(source, name) for name in names])
         if self._lake.version(table) is None:
             return schema.empty_table()

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TypeAlias
 
 import msgspec
 
 from volano.values.instants import Instant
 
+ReceiptProblem: TypeAlias = tuple[str, str, str]
+"""Code, field and message."""
+
 
 class ReceiptStatus(StrEnum):
     """Where an accepted event stands. Every accepted event ends in one of the last four.
 
-    `PENDING`: in the journal, not applied yet. Invariant: accepted = the sum over all statuses.
+    `PENDING`: in the journal, not applied yet. `PENDING_PARENT`: stored, and the decision that it names has not come
+    yet; the account counts it as stored. Invariant: accepted = the sum over all other statuses.
     """
 
     PENDING = "pending"
+    PENDING_PARENT = "pending_parent"
     STORED = "stored"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
@@ -28,8 +34,8 @@ class Receipt(msgspec.Struct, frozen=True):
     Args:
         receipt_id: ask with it later.
         status: known so far.
-        problem: code, field and message, when it was quarantined or conflicts, or is stored and came too late to
-            change a feature (`too_late`).
+        problem: code, field and message, when it was quarantined or conflicts; or is stored and came too late to
+            change a feature (`too_late`), or waits for its decision in vain (`parent_expired`).
     """
 
     receipt_id: str

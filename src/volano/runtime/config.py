@@ -39,6 +39,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         commit_every: how often the committer writes the lake; larger batches are cheaper.
         label_every: how often labels are brought up to date.
         future_tolerance: how far in the future an event's own time may lie at the door.
+        parent_within: how long an exposure or action taken waits for the decision that it names.
         max_body_mib: most that the body of one HTTP request may have.
         max_behind_mib: observations are refused (429) while more of the journal than this waits for the applier.
         online_map_gib: address space of the embedded online store (sparse; not disk).
@@ -50,6 +51,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     commit_every: str = "1m"
     label_every: str = "1d"
     future_tolerance: str = "5m"
+    parent_within: str = "7d"
     max_body_mib: int = 16
     max_behind_mib: int = 256
     online_map_gib: int = 64
@@ -62,6 +64,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def label_every_us(self) -> int:
         return parse_duration(self.label_every)
+
+    @property
+    def parent_within_us(self) -> int:
+        return parse_duration(self.parent_within)
 
     @property
     def future_tolerance_us(self) -> int:
@@ -110,7 +116,7 @@ def read_config(folder: Path, environment: Mapping[str, str] | None = None) -> C
             where=str(path),
             mend='write a letter, then letters, digits, `_` and `-`: namespace = "shop"',
         )
-    for key in ("commit_every", "label_every", "future_tolerance"):
+    for key in ("commit_every", "label_every", "future_tolerance", "parent_within"):
         try:
             parse_duration(getattr(config, key))
         except ValueError as error:

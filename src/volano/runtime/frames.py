@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from volano.collect.tables import decision_table, fact_table
+from volano.collect.tables import decision_table
 from volano.compile.judging import can_judge
 from volano.compile.state import state_groups
 from volano.kernels.standing import as_micros, newest_rows
 from volano.learn.training_set import member_ids, unanswered
 from volano.organize.features import Mode, PointInTime
 from volano.organize.labels import LABEL_SCHEMA, attribute
+from volano.plan.built_in import fact_table
 from volano.plan.definitions import (
     CompiledHistory,
     CompiledLabel,

@@ -9,10 +9,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from volano.collect.tables import decision_table, fact_table
+from volano.collect.tables import decision_table
 from volano.compile.judging import can_judge
 from volano.organize.facts import Facts
 from volano.organize.labels import LABEL_SCHEMA, attribute, open_decisions
+from volano.plan.built_in import fact_table
 from volano.plan.definitions import CompiledDecision, CompiledLabel, CompiledProject
 from volano.protocols.lake import LakeReader
 from volano.runtime.session import Session

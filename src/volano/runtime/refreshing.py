@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from volano.collect.schemas import raw_bytes
-from volano.collect.tables import QUARANTINE, fact_table, lake_tables
+from volano.collect.tables import QUARANTINE, lake_tables
 from volano.errors import RequestError, StateMismatchError
 from volano.organize.declared import FittingRows, fitting_rows
 from volano.organize.facts import facts_of_table
 from volano.organize.refresh import changes_to
+from volano.plan.built_in import fact_table
 from volano.plan.definitions import CompiledProject, CompiledSource
 from volano.protocols.lake import LakeWriter
 from volano.protocols.sql_engine import SqlEngine

@@ -7,6 +7,7 @@ same code that separate processes run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -15,11 +16,12 @@ import msgspec
 from volano.collect.applier import Applier
 from volano.collect.committer import Committer
 from volano.collect.door import Door
-from volano.collect.receipts import Receipts, reconcile
+from volano.collect.receipts import reconcile
 from volano.decide.decider import Decider
 from volano.organize.facts import Facts
 from volano.plan.failed_rows import FailingView
 from volano.protocols.clock import Clock
+from volano.records.elsewhere import ACTION_TAKEN, EXPOSURE, action_event, exposure_event
 from volano.records.journal import DecisionMade, Operation
 from volano.records.receipt import Account, Receipt
 from volano.runtime.answers import Answers
@@ -29,9 +31,11 @@ from volano.runtime.definitions import Definitions
 from volano.runtime.failing import read_failing
 from volano.runtime.logged import find_logged
 from volano.runtime.rebuilding import fill, is_lost
+from volano.runtime.receipts import find_receipt
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
-from volano.values.instants import Instant
+from volano.values.identities import uuid7
+from volano.values.instants import Instant, to_datetime
 
 Entropy = Callable[[int], bytes]
 
@@ -153,6 +157,47 @@ class Session:
         """Take events in; see `Door.accept`."""
         return self.door.accept(source, events, operation=operation, revision=revision, sync=sync)
 
+    def log_exposure(
+        self,
+        decision: str,
+        decision_id: str,
+        exposure_id: str | None,
+        exposed_at: datetime | str | None,
+        fields: Mapping[str, Any],
+    ) -> Receipt:
+        """Note what was really shown of a decision."""
+        event = exposure_event(
+            decision,
+            decision_id,
+            exposure_id=exposure_id or self._new_id(),
+            exposed_at=exposed_at or to_datetime(self.clock.now()),
+            **fields,
+        )
+        return self.observe(EXPOSURE, [event])[0]
+
+    def log_action(
+        self,
+        decision: str,
+        decision_id: str,
+        action: str,
+        action_id: str | None,
+        taken_at: datetime | str | None,
+        fields: Mapping[str, Any],
+    ) -> Receipt:
+        """Note what was really done about a decision."""
+        event = action_event(
+            decision,
+            decision_id,
+            action=action,
+            action_id=action_id or self._new_id(),
+            taken_at=taken_at or to_datetime(self.clock.now()),
+            **fields,
+        )
+        return self.observe(ACTION_TAKEN, [event])[0]
+
+    def _new_id(self) -> str:
+        return uuid7(self.clock.now(), self._entropy(8))
+
     def decide(
         self, name: str, request: Mapping[str, Any] | bytes, *, decision_id: str | None = None
     ) -> DecisionMade:
@@ -185,9 +230,7 @@ class Session:
 
     def receipt(self, receipt_id: str) -> Receipt:
         """How an accepted event ended, as far as it has."""
-        return Receipts(self.stores.journal_reader, self.stores.apply_log, self.stores.lake).status(
-            receipt_id
-        )
+        return find_receipt(self.stores, self.stores.apply_log, self.clock, receipt_id)
 
     def reconcile(self) -> Account:
         """The account of everything accepted; also beside the process that is at work."""

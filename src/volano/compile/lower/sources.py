@@ -5,6 +5,7 @@ from __future__ import annotations
 from volano.compile.context import Context, EventShape, column_names
 from volano.compile.report import nearest
 from volano.compile.resolve import Definition
+from volano.plan.built_in import BUILT_IN
 from volano.plan.definitions import CompiledSource
 from volano.values.schema import DType
 
@@ -16,6 +17,7 @@ def lower_sources(ctx: Context) -> None:
     """Resolve every source."""
     for at in ctx.of_kind("source"):
         ctx.name_is_valid(at, table=True)
+        _check_not_built_in(at, ctx)
         owner = ctx.owner(at)
         event = ctx.refer(at, at.value.event, "event", "event")
         shape = ctx.shapes.get(id(at.value.event))
@@ -42,6 +44,12 @@ def lower_sources(ctx: Context) -> None:
             change="" if change == "append" else change,
             valid_to=valid_to,
         )
+
+
+def _check_not_built_in(at: Definition, ctx: Context) -> None:
+    if at.name in BUILT_IN:
+        mend = "choose another name; every project takes exposures and actions without declaring them"
+        ctx.mistake(at, f"{ctx.title(at)} has the name of a built-in source.", mend)
 
 
 def check_table(at: Definition, table: object, ctx: Context) -> None:

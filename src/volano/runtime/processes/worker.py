@@ -14,7 +14,6 @@ from threading import Event
 from typing import Any, Final
 
 from volano.collect.door import Door
-from volano.collect.receipts import Receipts
 from volano.decide.decider import Decider
 from volano.errors import problem_of
 from volano.kernels.compiled import warm
@@ -29,6 +28,7 @@ from volano.runtime.config import read_config
 from volano.runtime.definitions import Definitions
 from volano.runtime.logged import find_logged
 from volano.runtime.processes.beats import Beats
+from volano.runtime.receipts import find_receipt
 from volano.runtime.serving import ServingLoader, find_release
 from volano.runtime.stores import Stores
 
@@ -111,9 +111,7 @@ class Worker:
 
     def receipt(self, receipt_id: str) -> Receipt:
         """How an accepted event ended, as far as it has. Reads the lake: not for the hot path."""
-        return Receipts(self.stores.journal_reader, self.stores.apply_log_reader, self.stores.lake).status(
-            receipt_id
-        )
+        return find_receipt(self.stores, self.stores.apply_log_reader, self._clock, receipt_id)
 
     def accepted(self, n_bytes: int) -> None:
         """Note what was added to the journal since the applier's last beat."""
