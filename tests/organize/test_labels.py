@@ -389,3 +389,13 @@ def test_a_retraction_reaches_the_decision_whose_horizon_its_event_once_lay_in()
     evidence = events(("e", "f", 105, 106, 45.0, 107), ("e", "f", 300, 107, 45.0, 111))
     assert open_decisions(label(), ONE, [evidence], since=110, as_of=111).num_rows == 1
     assert one(run(ONE, evidence, 111))["reason"] == "the outcome was taken back"
+
+
+def test_a_label_joins_on_the_decisions_own_id() -> None:
+    own = label(on=(("decision_id", "flight_id"),))
+    made = decisions(("d", 100, None), ("other", 100, "d"))
+    rows = run(made, events(("e", "d", 105, 106, 45.0, None)), 200, of=own)
+    assert {row["decision_id"]: (row["state"], row["value"]) for row in rows.to_pylist()} == {
+        "d": ("mature", 1.0),
+        "other": ("censored", None),
+    }

@@ -6,7 +6,7 @@ Pure: it compares definitions; whether evidence came is not its question.
 from __future__ import annotations
 
 from volano.compile.expressions import read_expression
-from volano.plan.definitions import CompiledLabel, CompiledProject
+from volano.plan.definitions import DECISION_ID, CompiledLabel, CompiledProject
 
 
 def can_judge(label: CompiledLabel, other: CompiledProject, decision: str) -> bool:
@@ -24,7 +24,7 @@ def can_judge(label: CompiledLabel, other: CompiledProject, decision: str) -> bo
     if made is None or source is None:
         return False
     request = other.requests[made.request].schema
-    if any(request.find(field) is None for field, _ in label.on):
+    if any(field != DECISION_ID and request.find(field) is None for field, _ in label.on):
         return False
     for name in (label.source, *label.censored_by):
         read = other.sources.get(name)

@@ -379,9 +379,9 @@ def _join_keys(
     label: CompiledLabel, decisions: pa.Table, events: pa.Table
 ) -> list[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
     pairs = []
-    for request_field, column in label.on:
+    for asked, (_, column) in zip(label.asked, label.on, strict=True):
         for table, name, what in (
-            (decisions, f"request__{request_field}", "decisions"),
+            (decisions, asked, "decisions"),
             (events, column, "evidence"),
         ):
             if name not in table.column_names:
@@ -390,7 +390,7 @@ def _join_keys(
                     where=f"label {label.name}",
                     mend=f"columns there: {', '.join(table.column_names)}",
                 )
-        pairs.append((decisions[f"request__{request_field}"], events[column]))
+        pairs.append((decisions[asked], events[column]))
     return pairs
 
 

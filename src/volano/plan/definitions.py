@@ -225,11 +225,16 @@ class CompiledService(msgspec.Struct, frozen=True, omit_defaults=True):
         return content_hash(self)[:16]
 
 
+DECISION_ID = "decision_id"
+"""In place of a request field: the decision's own id. No request has a field of this name."""
+
+
 class CompiledLabel(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a decision gets its label from later events.
 
     Args:
-        on: pairs (request field, source column) that join a decision to its evidence.
+        on: pairs (request field, source column) that join a decision to its evidence; `DECISION_ID` in place of a field
+            is the decision's own id.
         value_sql: the label's value, an SQL expression over the source's columns.
         horizon_us: evidence later than this after decided_at does not count; the label matures then.
         censored_by: sources whose event for the same `on` columns censors the label.
@@ -247,6 +252,11 @@ class CompiledLabel(msgspec.Struct, frozen=True, omit_defaults=True):
     censored_by: tuple[str, ...] = ()
     default: Scalar = None
     has_default: bool = False
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The columns of the decision's table that join it to its evidence, in the order of `on`."""
+        return tuple(field if field == DECISION_ID else f"request__{field}" for field, _ in self.on)
 
 
 class CompiledTrainer(msgspec.Struct, frozen=True, omit_defaults=True):

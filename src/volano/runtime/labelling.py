@@ -14,7 +14,7 @@ from volano.compile.judging import can_judge
 from volano.organize.facts import Facts
 from volano.organize.labels import LABEL_SCHEMA, attribute, open_decisions
 from volano.plan.built_in import fact_table
-from volano.plan.definitions import CompiledDecision, CompiledLabel, CompiledProject
+from volano.plan.definitions import DECISION_ID, CompiledDecision, CompiledLabel, CompiledProject
 from volano.protocols.lake import LakeReader
 from volano.runtime.session import Session
 from volano.values.identities import content_hash
@@ -145,7 +145,7 @@ def _changed(session: Session, decision: str, judge: _Judge, as_of: Instant) -> 
     sources = [label.source, *label.censored_by]
     window_from = min(_reach(lake, facts_of, source, since, as_of) for source in sources) - label.horizon_us
     window = {"decided_at": (max(window_from, BEGINNING), as_of + 1)}
-    asked = [f"request__{field}" for field, _ in label.on]
+    asked = [name for name in label.asked if name != DECISION_ID]
     decisions = lake.read(
         decision_table(decision),
         columns=["decision_id", "decided_at", "attempt", "bundle", *asked],

@@ -22,7 +22,8 @@ class Label:
         name: unique among the project's labels.
         request: the request whose decisions it labels.
         source: where the evidence comes from.
-        on: the field that both share; several; or a map from request field to source column.
+        on: the field that both share; several; or a map from request field to source column. "decision_id" is the
+            decision's own id, where the source has a column that names it.
         value: the label, SQL over the source's columns (or the name of one): a bool or a number.
         horizon: evidence later than this after decided_at does not count; the label is mature then. A
             duration.

@@ -12,11 +12,11 @@ from volano.compile.context import Context, column_names
 from volano.compile.expressions import cast, identifier, read_expression
 from volano.compile.report import nearest
 from volano.compile.resolve import Definition
-from volano.plan.definitions import CompiledLabel, CompiledSource
+from volano.plan.definitions import DECISION_ID, CompiledLabel, CompiledSource
 from volano.spec.fields import FieldRef
 from volano.spec.source import Source
 from volano.spec.sql import Sql
-from volano.values.schema import DType, Schema
+from volano.values.schema import DType, Field, Schema
 
 _VALUES = (DType.BOOL, DType.INT64, DType.FLOAT64)
 
@@ -66,7 +66,7 @@ def _on(at: Definition, request: Schema, source: CompiledSource, ctx: Context) -
         mend = 'name the field that both share: on="flight_id"'
         ctx.mistake(at, f"{ctx.title(at)} does not say how evidence joins decisions.", mend)
     for field_name, column_name in pairs:
-        field, column = request.find(field_name), source.schema.find(column_name)
+        field, column = _asked(field_name, request), source.schema.find(column_name)
         if field is None:
             what = f"{ctx.title(at)}: on={field_name!r} is not a field of {at.value.request.__name__}."
             ctx.mistake(at, what, nearest(field_name, request.names), "on")
@@ -78,6 +78,11 @@ def _on(at: Definition, request: Schema, source: CompiledSource, ctx: Context) -
             what = f"{ctx.title(at)}: on={field_name!r} is {asked}, {NAMES[column.dtype]} in {source.name!r}."
             ctx.mistake(at, what, "give both the same type", "on")
     return pairs
+
+
+def _asked(name: str, request: Schema) -> Field | None:
+    """The side of the decision: a field of its request, or its own id."""
+    return Field(DECISION_ID, DType.STRING) if name == DECISION_ID else request.find(name)
 
 
 def _censored_by(

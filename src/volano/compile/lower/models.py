@@ -9,6 +9,7 @@ from volano.compile.lower.inputs import inputs_of
 from volano.compile.lower.sources import check_table
 from volano.compile.resolve import Definition
 from volano.plan.definitions import (
+    DECISION_ID,
     CodeRef,
     CompiledHistory,
     CompiledModel,
@@ -121,6 +122,10 @@ def _history(at: Definition, request: SchemaType | None, ctx: Context) -> str | 
         held = _named(found.value.request)
         what = f"{ctx.title(at)}: its history holds {held}, its label is of {request.__name__}."
         ctx.mistake(at, what, "give a history and a label of one request", "history")
+    label = ctx.labels.get(id(at.value.label))
+    if label is not None and any(field == DECISION_ID for field, _ in label.on):
+        what = f"{ctx.title(at)}: its label joins on the decision's own id, which requests of the past do not have."
+        ctx.mistake(at, what, "join the label on a field of the request, or leave the history out", "history")
     return found.name
 
 

@@ -8,7 +8,7 @@ from volano.compile.annotations import ALLOWED, FieldType, annotations_of, read_
 from volano.compile.context import Context, EventShape, column_names
 from volano.compile.report import nearest
 from volano.compile.resolve import Definition
-from volano.plan.definitions import CompiledRequest
+from volano.plan.definitions import DECISION_ID, CompiledRequest
 from volano.values.schema import Field, Schema
 
 RESERVED: Final = frozenset(
@@ -79,6 +79,9 @@ def _check_field(at: Definition, name: str, found: FieldType, ctx: Context) -> N
     if name in RESERVED and at.kind == "event":
         mend = f"choose another name, such as {'happened_at' if name == 'event_time' else name + '_value'!r}"
         ctx.mistake(at, f"{ctx.title(at)}: the column {name!r} is reserved for the system.", mend, name)
+    elif name == DECISION_ID and at.kind == "request":
+        mend = 'choose another name; a decision\'s own id is known without a field, to labels too: on="decision_id"'
+        ctx.mistake(at, f"{ctx.title(at)}: the field {name!r} is reserved for the system.", mend, name)
     elif name.startswith("_") or "__" in name or name == "mro":
         mend = "choose a name without a leading or double underscore, and not 'mro'"
         ctx.mistake(at, f"{ctx.title(at)}: a field cannot be named {name!r}.", mend, name)
