@@ -12,7 +12,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from volano.decide.explain import ExplainedDecision
-from volano.learn.training_set import TrainingSet
+from volano.learn.training_set import Difference, TrainingSet
 from volano.plan.plan import Plan
 from volano.protocols.clock import Clock
 from volano.protocols.reporter import Reporter
@@ -197,6 +197,39 @@ class Project:
     def training_set(self, name: str) -> TrainingSetManifest:
         """The manifest of a training or evaluation set."""
         return self._work.training_set(name)
+
+    def build_set(
+        self,
+        model: str,
+        name: str | None = None,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+        cutoff: int | None = None,
+        pinned: bool = False,
+        share: float = 1.0,
+    ) -> TrainingSetManifest:
+        """Freeze a training set, or a pinned evaluation set, of a model's decisions with mature labels.
+
+        Args:
+            name: of the set; of the model and the cut-off when None.
+            since: decisions in `[since, until)`, instants in microseconds; all of the past when None.
+            until: the cut-off when None.
+            cutoff: only labels mature by then count; now when None.
+            pinned: an evaluation set: no later training touches its members or their units.
+            share: of the units, above 0 to 1; which ones follows from a hash.
+        """
+        return self._work.build_set(
+            model, name, since=since, until=until, cutoff=cutoff, pinned=pinned, share=share
+        )
+
+    def frozen(self, name: str) -> TrainingSet:
+        """The rows of a set as they were frozen, hashed again: `.table` is Arrow, `.table.to_pandas()` a frame."""
+        return self._work.frozen(name)
+
+    def compare(self, before: str, after: str) -> Difference:
+        """By which members two frozen sets differ: ids only in one, only in the other, and changed ones."""
+        return self._work.compare(before, after)
 
     def rebuild(self, name: str) -> TrainingSet:
         """Build a set again from the lake and its manifest: the same rows, whatever came since. Stores nothing."""

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from volano.errors import ConflictError, CorruptionError, InvariantError, RequestError, StateMismatchError
+from volano.kernels.assignment import uniform
 from volano.kernels.merkle import merkle_root, row_digests
 from volano.kernels.standing import as_array, as_micros, newest_rows
 from volano.plan.definitions import CompiledLabel, CompiledModel, CompiledService
@@ -110,6 +111,8 @@ def build(
     asked: str = "",
     split_rule: str = "",
     purposes: Sequence[str] = (),
+    share: float = 1.0,
+    held_out: Sequence[TrainingSet] = (),
 ) -> TrainingSet:
     """Build a set and store its rows as a Parquet artifact. The manifest is not stored: see `store_manifest`.
 
@@ -122,12 +125,14 @@ def build(
         label_cutoff: labels as computed by then; only mature ones.
         stamp: the newest applied stamp that counts, of decisions and of evidence.
         built_at: instant that the manifest names; part of no hash.
-        kind: `training` or `evaluation`.
+        kind: `training`, `evaluation` or `pinned`.
         history: requests of the past as rows of the same shape, with features recomputed point in time; their
             `decision` is the name of the history. Only those that nobody decided: see `unanswered`.
         tables: lake table -> version that was read; `snapshots`: source -> token of its table.
         asked: digest of the frozen requests behind `history`.
         split_rule: how the rows were parted from their sibling, for people.
+        share: of the units to take, above 0 to 1; which ones follows from their names and the set's.
+        held_out: pinned evaluation sets, whose members and units are left out.
 
     Raises:
         RequestError: a feature column is missing.
@@ -135,7 +140,7 @@ def build(
     """
     table = members(
         model, label, decisions, labels, decided_from=decided_from, decided_until=decided_until,
-        label_cutoff=label_cutoff, stamp=stamp, history=history,
+        label_cutoff=label_cutoff, stamp=stamp, history=history, sample=(name, share), held_out=held_out,
     )  # fmt: skip
     check_unique(table, name)
     manifest = TrainingSetManifest(
@@ -160,6 +165,8 @@ def build(
         n_history=count_history(table),
         split_rule=split_rule,
         purposes=tuple(purposes),
+        share=share,
+        held_out=tuple(sorted(each.manifest.name for each in held_out)),
         kind=kind,
     )
     return TrainingSet(manifest, table)
@@ -176,15 +183,21 @@ def members(
     label_cutoff: Instant,
     stamp: Instant,
     history: pa.Table | None,
+    sample: tuple[str, float] = ("", 1.0),
+    held_out: Sequence[TrainingSet] = (),
 ) -> pa.Table:
-    """The rows of a set, sorted by id: `SYSTEM_COLUMNS`, then the features. The arguments are those of `build`."""
+    """The rows of a set, sorted by id: `SYSTEM_COLUMNS`, then the features. The arguments are those of `build`.
+
+    Args:
+        sample: the set's name and the share of units that it takes.
+    """
     matured = mature_labels(labels, label.name, label_cutoff=label_cutoff, stamp=stamp)
     logged = _counted(decisions, model.service, decided_from, decided_until, stamp)
     parts = [_members(logged, matured, model.service, label, "logged")]
     if history is not None:
         past = _within(history, decided_from, decided_until)
         parts.append(_members(past, matured, model.service, label, "history"))
-    return _sorted(pa.concat_tables(parts))
+    return _sorted(_sampled(_without(pa.concat_tables(parts), held_out), *sample))
 
 
 def member_ids(rows: pa.Table) -> pa.Array:
@@ -339,6 +352,24 @@ def find_manifest(name: str, catalog: CatalogReader) -> TrainingSetManifest | No
 def _within(rows: pa.Table, decided_from: Instant, decided_until: Instant) -> pa.Table:
     decided = as_micros(rows["decided_at"])
     return rows.filter(pa.array((decided >= decided_from) & (decided < decided_until)))
+
+
+def _without(rows: pa.Table, held_out: Sequence[TrainingSet]) -> pa.Table:
+    """Rows that share neither an id nor a unit with a held-out set."""
+    for each in held_out:
+        for column in ("id", "unit"):
+            judged = as_array(each.table[column]).drop_null()
+            rows = rows.filter(pc.invert(pc.is_in(as_array(rows[column]), value_set=judged)))
+    return rows
+
+
+def _sampled(rows: pa.Table, name: str, share: float) -> pa.Table:
+    """Rows of the units whose number under the set's name lies below the share: a unit is in whole, or not at all."""
+    if share >= 1.0:
+        return rows
+    units = pc.dictionary_encode(as_array(pc.coalesce(rows["unit"], rows["id"])))
+    taken = [uniform("sample", name, unit) < share for unit in units.dictionary.to_pylist()]
+    return rows.filter(pa.array(taken, pa.bool_()).take(units.indices))
 
 
 def _counted(

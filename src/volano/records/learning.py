@@ -19,6 +19,8 @@ class TrainingSetManifest(msgspec.Struct, frozen=True):
         tables: lake table -> version that was the newest when it was built; a rebuild reads by stamp, not by version.
         snapshots: source -> token of its table, as pinned at the hand-over.
         asked: digest of the past requests that were read, frozen as an artifact; empty without a history.
+        share: of the units that were taken, by a hash of the unit and the set's name.
+        held_out: the pinned evaluation sets whose members, and the units of these, were left out.
         artifact: digest of the frozen Parquet bytes.
     """
 
@@ -43,8 +45,11 @@ class TrainingSetManifest(msgspec.Struct, frozen=True):
     n_history: int = 0
     split_rule: str = ""
     purposes: tuple[str, ...] = ()
+    share: float = 1.0
+    held_out: tuple[str, ...] = ()
     kind: str = "training"
-    """`training` or `evaluation`."""
+    """`training`; `evaluation`, the newest part that judges one challenger and may train a later one; or `pinned`, an
+    evaluation set that no later training touches."""
 
 
 class ModelVersion(msgspec.Struct, frozen=True):

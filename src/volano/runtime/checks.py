@@ -16,12 +16,13 @@ from volano.compile.state import state_groups
 from volano.errors import AuthorCodeError, JobError, VolanoError
 from volano.learn.checks import check_disjoint, check_label_rows, check_releases
 from volano.learn.release import champions, history
-from volano.learn.training_set import KIND, check_unique, load, verify
+from volano.learn.training_set import check_unique, load, verify
 from volano.organize.audit import AuditReport, audit
 from volano.organize.features import PointInTime
 from volano.records.learning import TrainingSetManifest
 from volano.records.receipt import Account
 from volano.runtime.datasets import rebuild
+from volano.runtime.freezing import PINNED, manifests
 from volano.runtime.labelling import read_labels
 from volano.runtime.recurring import job_states
 from volano.runtime.scratch import FileScratch
@@ -80,6 +81,7 @@ def run_checks(
         ("every member of a training set has an id of its own", partial(_unique, most=most_sets)),
         ("the newest training set, rebuilt from its manifest, has the same content hash", _rebuilt),
         ("no member of an evaluation part is in its training part", partial(_disjoint, most=most_sets)),
+        ("no training set touches an evaluation set that was pinned before it", _pinned),
         ("every release has its evidence and a loadable champion and rollback target", _releases),
         ("propensities are probabilities, and their method is logged", _propensities),
         ("the newest run of every job did not fail", _jobs),
@@ -191,40 +193,38 @@ def _labels(session: Session) -> str:
     return f"{n_rows:,} label rows"
 
 
-def _manifests(session: Session) -> list[TrainingSetManifest]:
-    documents = session.stores.catalog.documents(KIND)
-    return [msgspec.json.decode(document.body, type=TrainingSetManifest) for document in documents]
-
-
-def _chosen(manifests: Sequence[TrainingSetManifest], most: int | None) -> list[TrainingSetManifest]:
-    parents = _evenly([each for each in manifests if each.kind == "training"], most)
+def _chosen(known: Sequence[TrainingSetManifest], most: int | None) -> list[TrainingSetManifest]:
+    parents = _evenly([each for each in known if each.kind == "training"], most)
     names = {f"{parent.name}{suffix}" for parent in parents for suffix in ("", "-evaluation")}
-    return [manifest for manifest in manifests if manifest.name in names]
+    names |= {each.name for each in known if each.kind == PINNED}
+    return [manifest for manifest in known if manifest.name in names]
 
 
 def _training_sets(session: Session, most: int | None) -> str:
-    manifests = _manifests(session)
-    chosen = _chosen(manifests, most)
+    known = manifests(session.stores.catalog)
+    chosen = _chosen(known, most)
     for manifest in chosen:
         verify(manifest, session.stores.artifacts)
-    return f"{_of(len(chosen), len(manifests))} sets hashed again"
+    return f"{_of(len(chosen), len(known))} sets hashed again"
 
 
 def _unique(session: Session, most: int | None) -> str:
-    manifests = _manifests(session)
-    chosen = _chosen(manifests, most)
+    known = manifests(session.stores.catalog)
+    chosen = _chosen(known, most)
     for manifest in chosen:
         check_unique(load(manifest, session.stores.artifacts).table, manifest.name)
-    return f"{_of(len(chosen), len(manifests))} sets"
+    return f"{_of(len(chosen), len(known))} sets"
 
 
 def _rebuilt(session: Session) -> str:
     """The newest set and its evaluation part; `volano dataset verify` does any other."""
-    newest = max(_manifests(session), key=lambda made: (made.label_cutoff, made.name), default=None)
+    newest = max(
+        manifests(session.stores.catalog), key=lambda made: (made.label_cutoff, made.name), default=None
+    )
     if newest is None:
         return "no set yet"
     names = {newest.name.removesuffix("-evaluation"), f"{newest.name.removesuffix('-evaluation')}-evaluation"}
-    for manifest in (made for made in _manifests(session) if made.name in names):
+    for manifest in (made for made in manifests(session.stores.catalog) if made.name in names):
         again = rebuild(session, manifest).manifest
         if again.root_hash != manifest.root_hash:
             raise _broken(
@@ -235,7 +235,7 @@ def _rebuilt(session: Session) -> str:
 
 
 def _disjoint(session: Session, most: int | None) -> str:
-    by_name = {manifest.name: manifest for manifest in _manifests(session)}
+    by_name = {manifest.name: manifest for manifest in manifests(session.stores.catalog)}
     pairs = [
         (manifest, by_name[f"{name}-evaluation"])
         for name, manifest in by_name.items()
@@ -246,6 +246,24 @@ def _disjoint(session: Session, most: int | None) -> str:
         artifacts = session.stores.artifacts
         check_disjoint(load(training, artifacts), load(evaluation, artifacts), groups=False)
     return f"{_of(len(chosen), len(pairs))} pairs"
+
+
+def _pinned(session: Session) -> str:
+    """Every pair, not a sample: there are few pinned sets, and a leak is for ever."""
+    artifacts, known = session.stores.artifacts, manifests(session.stores.catalog)
+    n_pairs = 0
+    for pinned in (made for made in known if made.kind == PINNED):
+        later = [
+            made
+            for made in known
+            if (made.kind, made.model) == ("training", pinned.model) and made.built_at > pinned.built_at
+        ]
+        judged = load(pinned, artifacts) if later else None
+        for made in later:
+            assert judged is not None
+            check_disjoint(load(made, artifacts), judged, groups=True)
+        n_pairs += len(later)
+    return f"{n_pairs} pairs"
 
 
 def _evenly(items: Sequence[T], most: int | None) -> list[T]:

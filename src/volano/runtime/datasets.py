@@ -1,4 +1,4 @@
-"""Training sets after they were built: shown, hashed again, rebuilt from their manifests. Writes nothing of them.
+"""Training sets by name: built, shown, hashed again, rebuilt from their manifests, compared.
 
 A rebuild reads the lake as it is now, with the manifest's definitions, as of its stamp and its cut-off: late facts,
 corrections, backfills and later labels have later stamps (`docs/decisions/0033-rebuilding-training-sets.md`).
@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from volano.errors import CorruptionError, UnknownNameError
+from volano.errors import CorruptionError, RequestError, UnknownNameError
 from volano.kernels.merkle import merkle_root
 from volano.learn.training_set import (
-    KIND,
+    Difference,
     TrainingSet,
     count_history,
     difference,
@@ -24,7 +24,9 @@ from volano.learn.training_set import (
 )
 from volano.records.learning import TrainingSetManifest
 from volano.runtime.frames import Frames
+from volano.runtime.freezing import PINNED, Freezer, manifests, pinned_sets
 from volano.runtime.session import Session
+from volano.values.instants import Instant, format_instant
 
 MOST_IDS: Final = 100
 """How many ids of each kind a verification names."""
@@ -57,12 +59,6 @@ class Verification(msgspec.Struct, frozen=True):
         return not self.frozen and self.rebuilt_hash == self.root_hash
 
 
-def manifests(session: Session) -> list[TrainingSetManifest]:
-    """Every training and evaluation set, by name."""
-    documents = session.stores.catalog.documents(KIND)
-    return [msgspec.json.decode(document.body, type=TrainingSetManifest) for document in documents]
-
-
 def get_manifest(session: Session, name: str) -> TrainingSetManifest:
     """The manifest of a set.
 
@@ -71,9 +67,77 @@ def get_manifest(session: Session, name: str) -> TrainingSetManifest:
     """
     found = find_manifest(name, session.stores.catalog)
     if found is None:
-        known = ", ".join(made.name for made in manifests(session)[-5:]) or "none"
+        known = ", ".join(made.name for made in manifests(session.stores.catalog)[-5:]) or "none"
         raise UnknownNameError(f"There is no training set {name!r}.", mend=f"some that exist: {known}")
     return found
+
+
+def build_set(
+    session: Session,
+    model: str,
+    name: str,
+    *,
+    since: Instant,
+    until: Instant,
+    cutoff: Instant,
+    pinned: bool = False,
+    share: float = 1.0,
+) -> TrainingSetManifest:
+    """Freeze a set of a model's decisions with mature labels; everything accepted must be committed, labels computed.
+
+    Args:
+        since: decisions in `[since, until)`.
+        cutoff: only labels mature by then.
+        pinned: an evaluation set that no later training touches, nor the units of its members.
+        share: of the units, above 0 to 1, picked by a hash.
+
+    Raises:
+        UnknownNameError: no such model.
+        RequestError: an empty span, a cut-off in the future, or a share out of range.
+        StateMismatchError: a set of this name with other content exists.
+    """
+    _check_span(name, since, until, cutoff, session.clock.now(), share)
+    stores = session.stores
+    freezer = Freezer(session, Frames(session, session.applied.bundle), model, cutoff=cutoff, until=until)
+    made = freezer.freeze(
+        name,
+        kind=PINNED if pinned else "training",
+        since=since,
+        until=until,
+        split_rule=f"by hand: {share:.0%} of the units" if share < 1.0 else "by hand",
+        share=share,
+        held_out=() if pinned else pinned_sets(stores.catalog, stores.artifacts, model),
+    )
+    return made.manifest
+
+
+def compare(session: Session, before: str, after: str) -> Difference:
+    """By which members two frozen sets differ.
+
+    Raises:
+        RequestError: their columns differ; names them.
+    """
+    sets = [frozen(session, name) for name in (before, after)]
+    old, new = (dict(zip(each.table.schema.names, each.table.schema.types, strict=True)) for each in sets)
+    if old != new:
+        differing = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+        raise RequestError(
+            f"{before} and {after} have other columns: {', '.join(differing)}.",
+            where=f"training sets {before}, {after}",
+            mend="compare sets of one feature service; `volano dataset show` names it",
+        )
+    return difference(*sets)
+
+
+def frozen(session: Session, name: str) -> TrainingSet:
+    """The frozen rows of a set, hashed again.
+
+    Raises:
+        CorruptionError: they are not those of its manifest.
+    """
+    manifest, artifacts = get_manifest(session, name), session.stores.artifacts
+    verify(manifest, artifacts)
+    return load(manifest, artifacts)
 
 
 def rebuild(session: Session, manifest: TrainingSetManifest) -> TrainingSet:
@@ -100,6 +164,8 @@ def rebuild(session: Session, manifest: TrainingSetManifest) -> TrainingSet:
         label_cutoff=manifest.label_cutoff,
         stamp=stamp,
         history=frames.history(model, stamp=stamp, asked=asked),
+        sample=(manifest.name, manifest.share),
+        held_out=[load(get_manifest(session, name), session.stores.artifacts) for name in manifest.held_out],
     )
     made = msgspec.structs.replace(
         manifest, root_hash=merkle_root(table), n_rows=table.num_rows, n_history=count_history(table)
@@ -125,3 +191,20 @@ def verify_set(session: Session, manifest: TrainingSetManifest) -> Verification:
         added=found.only_after[:MOST_IDS],
         changed=found.changed[:MOST_IDS],
     )
+
+
+def _check_span(
+    name: str, since: Instant, until: Instant, cutoff: Instant, now: Instant, share: float
+) -> None:
+    problem, mend = "", ""
+    if since >= until:
+        problem, mend = f"{format_instant(since)} is not before {format_instant(until)}", "widen the span"
+    elif cutoff > now:
+        problem = f"the cut-off {format_instant(cutoff)} is in the future"
+        mend = "labels are known up to now; leave --cutoff out"
+    elif not 0.0 < share <= 1.0:
+        problem, mend = f"a share of {share} is not above 0 and at most 1", "0.1 takes a tenth of the units"
+    elif "/" in name or not name.strip():
+        problem, mend = f"{name!r} is no name of a set", "use letters, digits, - and ."
+    if problem:
+        raise RequestError(f"The set cannot be built: {problem}.", where=f"training set {name}", mend=mend)

@@ -14,20 +14,14 @@ from volano.learn import release as releases
 from volano.learn.checks import check_disjoint, check_time_split
 from volano.learn.gate import Verdict, judge
 from volano.learn.train import get_version, label_numbers, train
-from volano.learn.training_set import (
-    TrainingSet,
-    build,
-    find_manifest,
-    member_ids,
-    rolling_spans,
-    store_manifest,
-)
+from volano.learn.training_set import TrainingSet, find_manifest, member_ids, rolling_spans
 from volano.learn.training_set import load as load_set
 from volano.plan.definitions import CompiledGate
 from volano.protocols.reporter import Reporter
 from volano.records.learning import ModelVersion, ReleaseEvent
 from volano.runtime.binding import reads_same_inputs
 from volano.runtime.frames import Frames, inputs_of
+from volano.runtime.freezing import Freezer, label_of, pinned_sets
 from volano.runtime.session import Session
 from volano.runtime.trainers import make_trainer
 from volano.values.instants import BEGINNING, DAY_US, Instant, format_instant
@@ -68,48 +62,28 @@ class Learner:
             UnknownNameError: no such model.
             NotReadyError: too little is mature to train on.
         """
-        project = self._session.applied.project
+        session = self._session
+        project = session.applied.project
         model = project.model(name)
-        if not model.label:
-            raise DefinitionError(
-                f"Model {name!r} has no label, so nothing can be learnt.",
-                where=f"model {name}",
-                mend="declare label= on the model",
-            )
-        label = project.labels[model.label]
-        period_us = model.retrain_us or DEFAULT_PERIOD_US
-        spans = rolling_spans(cutoff, horizon_us=label.horizon_us, period_us=period_us)
-        stamp, asked = self._frames.pin(cutoff), self._frames.asked(model)
-        rows = self._frames.decided(model, BEGINNING, spans.evaluation_until, stamp=stamp)
-        history = self._frames.history(model, stamp=stamp, asked=asked)
-        labels = self._frames.labels(model, label, cutoff, stamp=stamp, asked=asked)
+        label = label_of(project, model)
+        spans = rolling_spans(
+            cutoff, horizon_us=label.horizon_us, period_us=model.retrain_us or DEFAULT_PERIOD_US
+        )
+        held_out = pinned_sets(session.stores.catalog, session.stores.artifacts, name)
+        freezer = Freezer(session, self._frames, name, cutoff=cutoff, until=spans.evaluation_until)
         set_name = self._set_name(name, cutoff)
-        parts = []
-        for kind, since, until in (
-            ("training", BEGINNING, spans.training_until),
-            ("evaluation", spans.evaluation_from, spans.evaluation_until),
-        ):
-            part = build(
-                model, label, rows, labels,
-                name=set_name if kind == "training" else f"{set_name}-{kind}",
-                bundle=self._session.applied.bundle,
-                decided_from=since,
-                decided_until=until,
-                label_cutoff=cutoff,
-                stamp=stamp,
-                built_at=cutoff,
-                artifacts=self._session.stores.artifacts,
-                kind=kind,
-                history=history,
-                tables=self._frames.tables(model),
-                snapshots=self._session.facts.snapshots(),
-                asked=asked,
-                split_rule=spans.rule,
-            )  # fmt: skip
-            parts.append(TrainingSet(store_manifest(part.manifest, self._session.stores.catalog), part.table))
-        training, evaluation = parts
+        training = freezer.freeze(
+            set_name, kind="training", since=BEGINNING, until=spans.training_until, split_rule=spans.rule,
+            held_out=held_out,
+        )  # fmt: skip
+        evaluation = freezer.freeze(
+            f"{set_name}-evaluation", kind="evaluation", since=spans.evaluation_from,
+            until=spans.evaluation_until, split_rule=spans.rule,
+        )  # fmt: skip
         check_time_split(training, evaluation, horizon_us=label.horizon_us)
         check_disjoint(training, evaluation, groups=False)
+        for pinned in held_out:
+            check_disjoint(training, pinned, groups=True)
         version = train(
             model, training, make_trainer(model.trainer, self._session.functions),
             bundle=self._session.applied.bundle,

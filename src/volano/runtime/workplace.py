@@ -17,7 +17,7 @@ from volano.compile.state import state_groups
 from volano.decide.explain import ExplainedDecision
 from volano.errors import NotReadyError, StoreBusyError
 from volano.learn.train import get_version
-from volano.learn.training_set import TrainingSet
+from volano.learn.training_set import Difference, TrainingSet
 from volano.plan.plan import Plan
 from volano.protocols.clock import Clock
 from volano.protocols.reporter import Reporter
@@ -27,8 +27,17 @@ from volano.runtime.applied import Applied, find_applied, get_applied
 from volano.runtime.apply import Application
 from volano.runtime.checks import Finding, run_checks
 from volano.runtime.config import read_config
-from volano.runtime.datasets import Verification, get_manifest, manifests, rebuild, verify_set
+from volano.runtime.datasets import (
+    Verification,
+    build_set,
+    compare,
+    frozen,
+    get_manifest,
+    rebuild,
+    verify_set,
+)
 from volano.runtime.decisions import explain_logged, newest_decisions
+from volano.runtime.freezing import manifests
 from volano.runtime.jobs import Hear, Jobs, JobStatus
 from volano.runtime.learning import Learner
 from volano.runtime.planning import make_plan, make_state_plan
@@ -38,7 +47,7 @@ from volano.runtime.session import Session
 from volano.runtime.status import Status, job_statuses, read_status
 from volano.runtime.stores import Stores
 from volano.runtime.worker import Round, rounds
-from volano.values.instants import Instant
+from volano.values.instants import BEGINNING, Instant, format_instant
 
 
 class Workplace:
@@ -181,10 +190,46 @@ class Workplace:
         return run_checks(self.session, until=until)
 
     def training_sets(self) -> list[TrainingSetManifest]:
-        return manifests(self.session)
+        return manifests(self.stores.catalog)
 
     def training_set(self, name: str) -> TrainingSetManifest:
         return get_manifest(self.session, name)
+
+    def build_set(
+        self,
+        model: str,
+        name: str | None,
+        *,
+        since: Instant | None,
+        until: Instant | None,
+        cutoff: Instant | None,
+        pinned: bool,
+        share: float,
+    ) -> TrainingSetManifest:
+        """Freeze a set of a model as of a cut-off."""
+        self.session.applied.project.model(model)  # a wrong name is told before anything is done
+        now = self._clock.now()
+        cutoff = now if cutoff is None else cutoff
+        self.session.drain(commit=True)
+        label_until(self.session, now)
+        return build_set(
+            self.session,
+            model,
+            name or f"{model}-{'pinned-' if pinned else ''}{format_instant(cutoff)}",
+            since=BEGINNING if since is None else since,
+            until=cutoff if until is None else until,
+            cutoff=cutoff,
+            pinned=pinned,
+            share=share,
+        )
+
+    def frozen(self, name: str) -> TrainingSet:
+        """The rows of a set as they were frozen."""
+        return frozen(self.session, name)
+
+    def compare(self, before: str, after: str) -> Difference:
+        """By which members two sets differ."""
+        return compare(self.session, before, after)
 
     def rebuild(self, name: str) -> TrainingSet:
         """Build a set again from what is stored."""

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from volano.collect.tables import decision_table
 from volano.learn.release import RELEASED, history
-from volano.learn.training_set import KIND, load
+from volano.learn.training_set import load
 from volano.organize.labels import LABEL_SCHEMA
 from volano.records.learning import ReleaseEvent, TrainingSetManifest
 from volano.records.receipt import Account, Reconciliation
@@ -30,6 +30,7 @@ from volano.runtime.demo.months import (
     measure_months,
 )
 from volano.runtime.demo.replay import Replayed
+from volano.runtime.freezing import manifests
 from volano.runtime.labelling import LABELS
 from volano.runtime.session import Session
 from volano.values.instants import format_instant
@@ -195,8 +196,7 @@ def _past(session: Session) -> pa.Table:
 
 
 def _manifests(session: Session) -> list[TrainingSetManifest]:
-    documents = session.stores.catalog.documents(KIND)
-    found = [msgspec.json.decode(document.body, type=TrainingSetManifest) for document in documents]
+    found = manifests(session.stores.catalog)
     return sorted(found, key=lambda manifest: (manifest.label_cutoff, manifest.name))
 
 
