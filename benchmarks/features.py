@@ -363,7 +363,8 @@ def online_hot(rows: int) -> dict[str, Any]:
     from volano.kernels.chunks import ChunkLayout
     from volano.kernels.features import WindowFeature
     from volano.kernels.history import History
-    from volano.kernels.tiles import TiledReader, Tiles
+    from volano.kernels.tiled_reader import TiledReader
+    from volano.kernels.tiles import Tiles
     from volano.kernels.windows import Queries, compute
 
     features = [

@@ -18,7 +18,8 @@ from volano.errors import StateMismatchError
 from volano.kernels.chunks import ChunkLayout, PackedRows
 from volano.kernels.features import WindowFeature
 from volano.kernels.oracle import Query, Row
-from volano.kernels.tiles import TiledReader, Tiles, is_head
+from volano.kernels.tiled_reader import TiledReader
+from volano.kernels.tiles import Tiles, is_head
 from volano.kernels.windows import compute
 
 FEATURES = every_feature()
@@ -48,11 +49,13 @@ class Store:
         """Put rows in, or take rows (event_time, id) out."""
         value = self.kept.get((key, number, b""), b"")
         if is_head(value):
-            times = [*rows.words[:, 0].tolist(), *(t for t, _ in gone)]
-            blocks = {
-                suffix: self.kept[key, number, suffix] for suffix in self.tiles.touched(value, number, times)
-            }
+            coming, going = rows.words[:, 0].tolist(), [t for t, _ in gone]
+            touched = self.tiles.touched(value, number, coming, going)
+            blocks = {suffix: self.kept[key, number, suffix] for suffix in touched}
             done = self.tiles.rewrite(value, number, blocks, rows, gone)
+            done = self.tiles.with_pages(
+                done, lambda suffixes: [self.kept[key, number, suffix] for suffix in suffixes]
+            )
         else:
             left = [(0, row_id) for _, row_id in gone]
             chunk = self.tiles.layout.merge([value], rows, np.zeros(len(rows), np.int64), gone=left)[0]
@@ -79,7 +82,8 @@ class Store:
     def read(self, reader: TiledReader, key: object, q: int, **more: object) -> tuple[object, ...]:
         values = self.values(key)
         request = more.pop("request", None)
-        plan = reader.plan([value for _, value in values], q, **more)  # type: ignore[arg-type]
+        exclude_at = more.pop("exclude_at", None)
+        plan = reader.plan([value for _, value in values], q, exclude_at=exclude_at, **more)  # type: ignore[arg-type]
         self.n_fetched = len(plan.blocks)
         blocks = [self.kept[key, values[place][0], suffix] for place, suffix in plan.blocks]
         return reader.read(plan, blocks, q, request=request, **more)  # type: ignore[arg-type]
@@ -115,7 +119,9 @@ def test_tiled_chunks_answer_with_the_offline_bits(
 ) -> None:
     rows, queries = world
     features = [f for f in FEATURES[part::11] if f in KINDS[kind]]
-    store = Store(Tiles(features, LAYOUT, span, hot_rows=block_rows, block_rows=block_rows))
+    dirty = random.randint(1, 6)  # type: ignore[attr-defined]
+    tiles = Tiles(features, LAYOUT, span, hot_rows=block_rows, block_rows=block_rows, dirty_blocks=dirty)
+    store = Store(tiles)
     # Rows that come and go again leave no trace.
     passing = [Row(r.key, r.event_time, r.values, r.order, r.row_id ^ 7, r.visible_from) for r in rows[::3]]
     todo = [("in", r) for r in rows + passing]

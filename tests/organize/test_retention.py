@@ -6,14 +6,17 @@ from random import Random
 
 import pytest
 
-from tests.collect.world import START, World, sale
+from tests.collect.world import SERVICE, START, World, sale
 from tests.organize.histories import draw_request, live, online_features
+from volano.plan.definitions import CompiledService
 from volano.records.journal import Operation
 from volano.values.instants import DAY_US, HOUR_US
 
 
-def answers(world: World, asked: list[dict[str, object]], at: int) -> list[list[object]]:
-    online = online_features(world)
+def answers(
+    world: World, asked: list[dict[str, object]], at: int, service: CompiledService = SERVICE
+) -> list[list[object]]:
+    online = online_features(world, service)
     found = []
     for request in asked:
         slots, _ = online.read(request, at)

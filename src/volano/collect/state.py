@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -302,9 +302,9 @@ def _rewrite_hot(
         assert head is not None
         mine = np.flatnonzero(at == place)
         going = [(event_time, row_id) for owner, row_id, event_time in gone if owner == place]
-        touched = [*times[mine].tolist(), *(event_time for event_time, _ in going)]
         number = chunk_number(chunk_keys[place])
-        todo.append((place, head, number, mine, going, group.tiles.touched(head, number, touched)))
+        touched = group.tiles.touched(head, number, times[mine].tolist(), [at for at, _ in going])
+        todo.append((place, head, number, mine, going, touched))
         found[place] = None
     blocks = iter(
         snapshot.get_many([chunk_keys[place] + suffix for place, *_, suffixes in todo for suffix in suffixes])
@@ -312,9 +312,15 @@ def _rewrite_hot(
     for place, head, number, mine, going, suffixes in todo:
         present = {suffix: next(blocks) or b"" for suffix in suffixes}
         done = group.tiles.rewrite(head, number, present, rows.take(mine), going)
+        done = group.tiles.with_pages(done, partial(_stored, snapshot, chunk_keys[place]))
         _put_hot(chunk_keys[place], done, puts, deletes)
     kept = np.flatnonzero(~np.isin(at, hot))
     return rows.take(kept), at[kept].tolist(), [each for each in gone if each[0] not in hot]
+
+
+def _stored(snapshot: OnlineSnapshot, chunk_key: bytes, suffixes: Sequence[bytes]) -> list[bytes]:
+    """What stands behind a chunk's key under suffixes."""
+    return [value or b"" for value in snapshot.get_many([chunk_key + suffix for suffix in suffixes])]
 
 
 def _put_hot(chunk_key: bytes, done: Rewritten, puts: dict[bytes, bytes], deletes: list[bytes]) -> None:

@@ -17,7 +17,8 @@ from volano.kernels.chunks import ChunkLayout, ChunkReader, PackedRows
 from volano.kernels.features import WindowFeature
 from volano.kernels.joint_reader import JointReader
 from volano.kernels.on_demand import call_on_demand
-from volano.kernels.tiles import TiledReader, Tiles, is_head
+from volano.kernels.tiled_reader import TiledReader
+from volano.kernels.tiles import Tiles, is_head
 from volano.plan.definitions import (
     CompiledFeature,
     CompiledOnDemand,
@@ -29,10 +30,11 @@ from volano.plan.definitions import (
     FeatureInput,
 )
 from volano.plan.state import StateGroup, window_arguments
+from volano.plan.state_index import decode_known, event_key, event_prefix
 from volano.protocols.functions import Functions
 from volano.protocols.online_store import OnlineReader, OnlineSnapshot
 from volano.values.arrow import ARROW_TYPES
-from volano.values.event_ids import event_id, row_id
+from volano.values.event_ids import ROW_ID_BYTES, event_id, row_id
 from volano.values.instants import BEGINNING, Instant, floor_to
 from volano.values.keys import encode_key
 from volano.values.schema import DType, Scalar
@@ -252,23 +254,35 @@ class _ChunkNumbers:
 class _Lookup:
     """Features of one group for one key of the request, all with the request's own event or all without."""
 
-    __slots__ = ("_fields", "_group", "_head", "_numbers", "_own_event", "_tiled", "reader", "slots")
+    __slots__ = (
+        "_fields",
+        "_group",
+        "_head",
+        "_index",
+        "_numbers",
+        "_own_event",
+        "_tiled",
+        "reader",
+        "slots",
+    )
 
     def __init__(
         self,
+        project: CompiledProject,
         group: StateGroup,
-        source: CompiledSource,
         fields: tuple[str, ...],
         wanted: Sequence[tuple[int, WindowFeature]],
         numbers: _ChunkNumbers,
         own_event: _OwnEvent | None,
     ) -> None:
+        source = project.sources[group.source]
         self.reader = ChunkReader([feature for _, feature in wanted], chunk_layout(group, source))
         self.slots = [slot for slot, _ in wanted]
         self._group = group
         self._tiled: TiledReader | None = None
         self._fields = fields
         self._head = group.prefix
+        self._index = event_prefix(project.namespace, source.name)
         self._numbers = numbers
         self._own_event = own_event
 
@@ -314,15 +328,22 @@ class _Lookup:
         """Compute the features where some chunks are hot; `found` is what is stored, by key."""
         if self._tiled is None:
             self._tiled = TiledReader(self.reader.features, group_tiles(self._group, self.reader.layout))
-        row, own_id = None, None
+        row, own_id, own_at = None, None, None
         if self._own_event is not None and all(request[field] is not None for field in self._fields):
             row, own_id = self._own_event.of(request, q)
+            own_at = self._own_time(snapshot, own_id)
+            own_id = None if own_at is None else own_id
         keys = list(found)
-        plan = self._tiled.plan(list(found.values()), q, exclude_id=own_id)
+        plan = self._tiled.plan(list(found.values()), q, exclude_id=own_id, exclude_at=own_at)
         blocks = snapshot.get_many([keys[place] + suffix for place, suffix in plan.blocks])
         values = self._tiled.read(plan, [block or b"" for block in blocks], q, exclude_id=own_id, request=row)
         for slot, value in zip(self.slots, values, strict=True):
             slots[slot] = value
+
+    def _own_time(self, snapshot: OnlineSnapshot, own_id: int) -> Instant | None:
+        """When the request's own event happened, if it is visible: only there a row is to be left out."""
+        (entry,) = snapshot.get_many([event_key(self._index, own_id.to_bytes(ROW_ID_BYTES, "big"))])
+        return None if entry is None else decode_known(entry).event_time
 
 
 class _OwnEvent:
@@ -372,7 +393,7 @@ def _lookups(
         own_event = _OwnEvent(group, source, request) if with_own else None
         reach = _reaches([feature for _, feature in features])
         touched = numbers.setdefault((reach, group.span_us), _ChunkNumbers(reach, group.span_us))
-        lookups.append(_Lookup(group, source, fields, features, touched, own_event))
+        lookups.append(_Lookup(project, group, fields, features, touched, own_event))
     return lookups
 
 

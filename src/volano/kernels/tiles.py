@@ -7,31 +7,23 @@ the states of every fold over the block's rows. Features with `every=` associate
 section of tiles for each grid. Blocks lie under the chunk's key followed by their own eight bytes.
 
 A read takes the tiles of the nodes inside its windows and the rows of the few at their ends: the same pieces of the
-same trie, hence the same bits. Distinct counts, and a row to leave out, need the rows themselves.
+same trie, hence the same bits. Counts of different values take pages of witnesses (`kernels.witnesses`) instead; a row
+to leave out opens the block of its instant.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from volano.kernels.arrays import ALWAYS, I64
-from volano.kernels.chunks import (
-    MAGIC,
-    TILE_MAGIC,
-    ChunkLayout,
-    ChunkReader,
-    PackedRows,
-    TilePlaces,
-    Value,
-    lane_of,
-    tile_places,
-)
+from volano.kernels.arrays import I64
+from volano.kernels.chunks import ChunkLayout, ChunkReader, PackedRows, TilePlaces, tile_places
 from volano.kernels.compiled import kernels
 from volano.kernels.features import WindowFeature
+from volano.kernels.witnesses import DIRTY_BLOCKS, Pages, Witnesses, all_counted, page_suffix
 
 HOT_ROWS = 2048
 """A chunk with more rows gets a head and blocks: below, writing it whole is cheaper."""
@@ -63,6 +55,7 @@ class Rewritten:
 
     head: bytes
     blocks: dict[bytes, bytes]
+    """Blocks, and pages of witnesses."""
 
 
 class Grid:
@@ -147,6 +140,7 @@ class Tiles:
         span_us: of a chunk.
         hot_rows: most rows of a plain chunk; HOT_ROWS unless given.
         block_rows: most rows of a block; BLOCK_ROWS unless given.
+        dirty_blocks: see `kernels.witnesses.DIRTY_BLOCKS`.
     """
 
     def __init__(
@@ -157,6 +151,7 @@ class Tiles:
         *,
         hot_rows: int | None = None,
         block_rows: int | None = None,
+        dirty_blocks: int = DIRTY_BLOCKS,
     ) -> None:
         self.features = tuple(features)
         self.layout = layout
@@ -166,6 +161,7 @@ class Tiles:
         self._plain_bytes = 32 + 8 * layout.width * self.hot_rows
         grids = sorted({1} | {f.grid_us for f in features})
         self.grids = tuple(Grid(grid, features, layout) for grid in grids)
+        self.witnesses = Witnesses(layout, all_counted(features, layout), dirty_blocks)
 
     def nodes(self, head: bytes) -> list[I64]:
         """The tiles of each grid, a record as a column, in time order; of no bytes there are none.
@@ -188,25 +184,58 @@ class Tiles:
             at += 2 + n * width
         return found
 
-    def touched(self, head: bytes, number: int, times: Sequence[int]) -> list[bytes]:
-        """The suffixes of the blocks that `rewrite` needs for rows of these instants to come or go."""
+    def pages(self, head: bytes) -> Pages:
+        """What a head says about pages of witnesses."""
+        words = np.frombuffer(head, np.int64)
+        n = int(words[3]) if len(words) else 0
+        return Pages.of(words[len(words) - n :], len(self.witnesses.counted))
+
+    def touched(
+        self, head: bytes, number: int, times: Sequence[int], going: Sequence[int] = ()
+    ) -> list[bytes]:
+        """The suffixes of the blocks and pages that `rewrite` needs.
+
+        Args:
+            times: of rows that come.
+            going: of rows that go.
+        """
         nodes = self.nodes(head)
-        order = np.unique(np.asarray(times, np.int64))
+        order = np.unique(np.asarray([*times, *going], np.int64))
         rows = nodes[0]
         picked = np.zeros(rows.shape[1], bool)
         for grid, tiles in zip(self.grids, nodes, strict=True):
             for begin, level in grid.spans(tiles, order, *self._limits(grid, number)):
                 first, end = grid.instant(begin), grid.instant(begin + (1 << level))
                 picked[np.searchsorted(rows[3], first) : np.searchsorted(rows[2], end)] = True
-        return [block_suffix(begin) for begin in rows[0, picked].tolist()]
+        pages = [page_suffix(node, n) for n, node in self.pages(head).around(going)] if going else []
+        return [block_suffix(begin) for begin in rows[0, picked].tolist()] + pages
 
     def is_hot(self, chunk: bytes) -> bool:
         """Whether a packed chunk has so many rows that it is to be split."""
         return len(chunk) > self._plain_bytes and int.from_bytes(chunk[16:20], "little") > self.hot_rows
 
     def split(self, chunk: bytes, number: int) -> Rewritten:
-        """A packed chunk as a head and blocks."""
-        return self.rewrite(b"", number, {}, self.layout.packed(chunk))
+        """A packed chunk as a head, blocks and pages."""
+        done = self.rewrite(b"", number, {}, self.layout.packed(chunk))
+        return self.with_pages(done, lambda suffixes: [done.blocks.get(suffix, b"") for suffix in suffixes])
+
+    def with_pages(self, done: Rewritten, stored: Callable[[Sequence[bytes]], Sequence[bytes]]) -> Rewritten:
+        """A change, and pages made again when that is due.
+
+        Args:
+            stored: what is stored under suffixes before the change; b"" for what is not there.
+        """
+        if not done.head or not self.witnesses.are_due(pages := self.pages(done.head)):
+            return done
+
+        def get(suffixes: Sequence[bytes]) -> Sequence[bytes]:
+            asked = [suffix for suffix in suffixes if suffix not in done.blocks]
+            found = dict(zip(asked, stored(asked), strict=True)) | done.blocks
+            return [found[suffix] for suffix in suffixes]
+
+        sections = self.nodes(done.head)
+        pages, puts = self.witnesses.made(sections[0], pages, get)
+        return Rewritten(self._head(sections, pages), done.blocks | puts)
 
     def rewrite(
         self,
@@ -231,6 +260,8 @@ class Tiles:
         old = self.nodes(head)
         if not all(blocks.values()):
             raise self.layout.mismatch(head)
+        pages, lost = self._pages_left(head, blocks, rows, gone)
+        blocks = {suffix: block for suffix, block in blocks.items() if len(suffix) == SUFFIX_BYTES}
         changed = np.unique(np.concatenate([rows.words[:, 0], np.array([t for t, _ in gone], np.int64)]))
         spans = self.grids[0].spans(old[0], changed, *self._limits(self.grids[0], number))
         begins = np.array([begin for begin, _ in spans], np.int64)
@@ -261,7 +292,38 @@ class Tiles:
         puts |= {
             block_suffix(begin): b"" for begin, block in present.items() if block and begin not in written
         }
-        return Rewritten(self._head(sections) if sections[0].shape[1] else b"", puts)
+        puts |= dict.fromkeys(lost, b"")
+        if not sections[0].shape[1]:
+            return Rewritten(b"", puts | dict.fromkeys(_suffixes(pages), b""))
+        return Rewritten(self._head(sections, pages.after(sections[0][0], written)), puts)
+
+    def _pages_left(
+        self, head: bytes, stored: Mapping[bytes, bytes], rows: PackedRows, gone: Sequence[tuple[int, int]]
+    ) -> tuple[Pages, list[bytes]]:
+        """What is left of the pages when rows come and go, and the suffixes of those that are not."""
+        pages = self.pages(head)
+        if not self.witnesses.counted or not any(made.shape[1] for made in pages.made):
+            return pages, []
+        going = [row_id for _, row_id in gone]
+        lost = [
+            (number, node)
+            for number, node in pages.around([t for t, _ in gone])
+            if (suffix := page_suffix(node, number)) not in stored
+            or self.witnesses.held(stored[suffix], going)
+        ]
+        lost += pages.around(self._replaced(stored, rows))
+        return pages.without(lost), [page_suffix(node, number) for number, node in lost]
+
+    def _replaced(self, stored: Mapping[bytes, bytes], rows: PackedRows) -> list[int]:
+        """The instants of rows that come and are there already: another value may stand in them."""
+        at = self.layout.order + 1
+        new = rows.words[:, at + 1]
+        found: list[int] = []
+        for suffix, block in stored.items():
+            if len(suffix) == SUFFIX_BYTES:
+                words = self.layout.packed(block).words
+                found += words[np.isin(words[:, at + 1], new), 0].tolist()
+        return found
 
     def _limits(self, grid: Grid, number: int) -> tuple[int, int]:
         if self.span_us == 0:
@@ -312,274 +374,19 @@ class Tiles:
         both = np.concatenate([old[:, keep], new], axis=1)
         return np.ascontiguousarray(both[:, np.argsort(both[0], kind="stable")])
 
-    def _head(self, sections: Sequence[I64]) -> bytes:
-        parts = [_HEAD_MAGIC + self.layout.definition + np.array([len(sections), 0], np.int64).tobytes()]
+    def _head(self, sections: Sequence[I64], pages: Pages) -> bytes:
+        kept = pages.words() if self.witnesses.counted else np.empty(0, np.int64)
+        sizes = np.array([len(sections), len(kept)], np.int64)
+        parts = [_HEAD_MAGIC + self.layout.definition + sizes.tobytes()]
         for nodes in sections:
             parts.append(np.array([nodes.shape[1], nodes.shape[0]], np.int64).tobytes() + nodes.tobytes())
-        return b"".join(parts)
+        return b"".join([*parts, kept.tobytes()])
 
 
-@dataclass(slots=True)
-class _Run:
-    """What a read takes of one stored value: all of a packed chunk, or tiles [first, end) of a head, some opened, some
-    of those because rows in them may be hidden."""
-
-    value: bytes
-    nodes: I64 | None = None
-    first: int = 0
-    end: int = 0
-    opened: set[int] = field(default_factory=set)
-    unsure: set[int] = field(default_factory=set)
-
-
-class ReadPlan:
-    """What one read takes: tiles, and blocks that are still to be fetched."""
-
-    def __init__(self, tiles: Tiles, runs: list[list[_Run]], rows: list[I64 | None]) -> None:
-        self._tiles = tiles
-        self._runs = runs
-        self._rows = rows
-        self.blocks: list[tuple[int, bytes]] = []
-        """The blocks to fetch: the place of their chunk among the values, and their suffix."""
-        self._needed: dict[tuple[int, int, int], list[int]] = {}
-        seen: dict[tuple[int, int], None] = {}
-        for g, (grid, own) in enumerate(zip(tiles.grids, runs, strict=True)):
-            for place, run in enumerate(own):
-                for node in sorted(run.opened):
-                    begins = self._overlapping(grid, g, place, run, node)
-                    self._needed[g, place, node] = begins
-                    seen.update(dict.fromkeys((place, begin) for begin in begins))
-        self.blocks = [(place, block_suffix(begin)) for place, begin in seen]
-        self._order = list(seen)
-
-    def _overlapping(self, grid: Grid, g: int, place: int, run: _Run, node: int) -> list[int]:
-        rows = self._rows[place]
-        assert run.nodes is not None and rows is not None
-        if g == 0:
-            return [int(rows[0, node])]
-        first, last = run.nodes[2, node], run.nodes[3, node]
-        begins: list[int] = rows[
-            0, np.searchsorted(rows[3], first) : np.searchsorted(rows[2], last, "right")
-        ].tolist()
-        return begins
-
-    def chunks(self, grid: int, blocks: Sequence[bytes]) -> list[bytes]:
-        """What the reader of a grid takes, in time order, once the blocks are there."""
-        found = dict(zip(self._order, blocks, strict=True))
-        taken: list[bytes] = []
-        for place, run in enumerate(self._runs[grid]):
-            if run.nodes is None:
-                taken.append(run.value)
-                continue
-            first = run.first
-            for node in sorted(run.opened):
-                taken += self._tile_run(run.nodes, first, node)
-                for begin in self._needed[grid, place, node]:
-                    block = found[place, begin]
-                    if not block:
-                        raise self._tiles.layout.mismatch(run.value)
-                    if grid:
-                        block = _between(
-                            self._tiles.layout, block, int(run.nodes[2, node]), int(run.nodes[3, node])
-                        )
-                    taken.append(block)
-                first = node + 1
-            taken += self._tile_run(run.nodes, first, run.end)
-        return taken
-
-    def _tile_run(self, nodes: I64, a: int, b: int) -> list[bytes]:
-        if a >= b:
-            return []
-        head = np.array([TILE_MAGIC, 0, (b - a) | nodes.shape[0] << 32, 0], np.int64)
-        head[1] = int.from_bytes(self._tiles.layout.definition, "little", signed=True)
-        return [head.tobytes() + nodes[:, a:b].tobytes()]
-
-
-def _between(layout: ChunkLayout, block: bytes, first: int, last: int) -> bytes:
-    """The rows of a block in [first, last]."""
-    words = np.frombuffer(block, np.int64)
-    n = int(words[2] & 0xFFFFFFFF)
-    rows = words[4 : 4 + n * layout.width].reshape(n, layout.width)
-    times = np.ascontiguousarray(rows[:, 0])
-    a, b = int(np.searchsorted(times, first)), int(np.searchsorted(times, last, "right"))
-    if a >= b:
-        return b""
-    head = np.array([MAGIC, words[1], (b - a) | layout.width << 32, words[3]], np.int64)
-    return head.tobytes() + rows[a:b].tobytes() + block[32 + 8 * n * layout.width :]
-
-
-class TiledReader:
-    """Reads features where some of a key's chunks are hot. Built once; thread-safe.
-
-    Args:
-        features: what to compute, in the order of the result; each among the features of `tiles`.
-        tiles: how the chunks were written.
-    """
-
-    def __init__(self, features: Sequence[WindowFeature], tiles: Tiles) -> None:
-        self.tiles = tiles
-        self._parts = []
-        for grid in tiles.grids:
-            own = [n for n, f in enumerate(features) if f.grid_us == grid.grid]
-            reader = ChunkReader([features[n] for n in own], tiles.layout, grid.places)
-            self._parts.append((own, reader, [_Need(f, grid, tiles.layout) for f in reader.features]))
-        self._n = len(features)
-
-    def plan(
-        self,
-        values: Sequence[bytes],
-        q: int,
-        *,
-        as_of: int | None = None,
-        exclude_id: int | None = None,
-    ) -> ReadPlan:
-        """What a read takes.
-
-        Args:
-            values: what is stored under the key's chunks, oldest first; missing ones are left out.
-            q: the end of the windows, µs.
-            as_of: ignore rows applied later; None takes all.
-            exclude_id: a row to leave out; it may be in any block, so all rows are read.
-        """
-        heads = [self.tiles.nodes(value) if is_head(value) else None for value in values]
-        runs: list[list[_Run]] = []
-        for g, (_, _, needs) in enumerate(self._parts):
-            own = [
-                _Run(v) if h is None else _Run(v, h[g], 0, h[g].shape[1])
-                for v, h in zip(values, heads, strict=True)
-            ]
-            runs.append(own)
-            if not needs:
-                for run in own:
-                    run.value, run.end = b"", 0
-                continue
-            windows = [need.window(q) for need in needs]
-            low, high = min(w[0] for w in windows), max(w[1] for w in windows)
-            edges = sorted({edge for window in windows for edge in window})
-            for run in own:
-                if run.nodes is not None and run.end:
-                    _open(run, run.nodes, edges, low, high, as_of, everything=exclude_id is not None)
-            if any(need.feature.include_request for need in needs):
-                for run in own:
-                    _open_around(run, q)
-            for need, window in zip(needs, windows, strict=True):
-                need.open(own, *window)
-        return ReadPlan(self.tiles, runs, [None if head is None else head[0] for head in heads])
-
-    def read(
-        self,
-        plan: ReadPlan,
-        blocks: Sequence[bytes],
-        q: int,
-        *,
-        as_of: int | None = None,
-        exclude_id: int | None = None,
-        request: PackedRows | None = None,
-    ) -> tuple[Value, ...]:
-        """The features of one key; see `ChunkReader.read`.
-
-        Args:
-            plan: of the same q, as_of and exclude_id.
-            blocks: what `plan.blocks` asks for, in that order; b"" for one that is not there.
-
-        Raises:
-            StateMismatchError: written by another definition, or a block is missing.
-        """
-        values: list[Value] = [None] * self._n
-        for g, (own, reader, _) in enumerate(self._parts):
-            if own:
-                found = reader.read(
-                    plan.chunks(g, blocks), q, as_of=as_of, exclude_id=exclude_id, request=request
-                )
-                for n, value in zip(own, found, strict=True):
-                    values[n] = value
-        return tuple(values)
-
-
-def _open(
-    run: _Run, nodes: I64, edges: Sequence[int], low: int, high: int, as_of: int | None, *, everything: bool
-) -> None:
-    """Narrow a run to the windows, and open the tiles that lie across an end of one."""
-    firsts, lasts = nodes[2], nodes[3]
-    begin, end = int(firsts[0]), int(lasts[-1])
-    if low > begin:
-        run.first = int(np.searchsorted(lasts, low))
-    if high <= end:
-        run.end = int(np.searchsorted(firsts, high))
-    for edge in edges:
-        if begin < edge <= end:
-            node = int(np.searchsorted(lasts, edge))
-            if firsts[node] < edge and run.first <= node < run.end:
-                run.opened.add(node)
-    if everything:
-        run.unsure.update(range(run.first, run.end))
-    elif as_of is not None:
-        run.unsure.update((run.first + np.flatnonzero(nodes[5, run.first : run.end] > as_of)).tolist())
-    run.opened |= run.unsure
-
-
-def _open_around(run: _Run, q: int) -> None:
-    """Open the tile in whose node the request's own event falls: it joins some of those rows before the others do."""
-    if run.nodes is None or run.first >= run.end:
-        return
-    node = int(np.searchsorted(run.nodes[0], q, "right")) - 1
-    if run.first <= node < run.end and q - int(run.nodes[0, node]) < 1 << int(run.nodes[1, node]):
-        run.opened.add(node)
-
-
-class _Need:
-    """Which rows a feature needs itself, because it picks them or tells them apart."""
-
-    def __init__(self, feature: WindowFeature, grid: Grid, layout: ChunkLayout) -> None:
-        self.feature = feature
-        self.lane = grid.places.lanes[lane_of(feature, layout)]
-
-    def window(self, q: int) -> tuple[int, int]:
-        """The half-open window at q."""
-        f = self.feature
-        at = q if f.every_us is None else (q - f.publish_delay_us) // f.every_us * f.every_us
-        end = at - f.offset_us
-        return (ALWAYS if f.window_us is None else end - f.window_us), end
-
-    def open(self, runs: Sequence[_Run], begin: int, end: int) -> None:
-        """Open the tiles whose rows the feature needs."""
-        kind = self.feature.spec.kind
-        missing = self.feature.n or 1
-        if kind in ("first", "first_n", "last", "last_n"):
-            backwards = kind.startswith("last")
-            for run in reversed(runs) if backwards else runs:
-                if run.nodes is not None and missing > 0:
-                    missing -= self._open_some(run, run.nodes, begin, end, missing, backwards=backwards)
-        elif kind == "distinct":
-            for run in runs:
-                if run.nodes is not None:
-                    run.opened.update(range(*_inside(run, run.nodes, begin, end)))
-
-    def _open_some(
-        self, run: _Run, nodes: I64, begin: int, end: int, missing: int, *, backwards: bool
-    ) -> int:
-        """Open tiles from one end of the window until they hold as many rows; returns how many they hold for sure."""
-        a, b = _inside(run, nodes, begin, end)
-        if a >= b:
-            return 0
-        counts = nodes[self.lane, a:b].copy()
-        # A tile across an end of the window holds rows outside it, and others may hold rows unseen.
-        if nodes[2, a] < begin:
-            counts[0] = 0
-        if nodes[3, b - 1] >= end:
-            counts[-1] = 0
-        for node in run.unsure:
-            if a <= node < b:
-                counts[node - a] = 0
-        order = range(b - 1, a - 1, -1) if backwards else range(a, b)
-        upto = np.cumsum(counts[::-1] if backwards else counts)
-        enough = min(int(np.searchsorted(upto, missing)) + 1, b - a)
-        run.opened.update(n for n in order[:enough] if counts[n - a])
-        return int(upto[enough - 1])
-
-
-def _inside(run: _Run, nodes: I64, begin: int, end: int) -> tuple[int, int]:
-    """The tiles of a run that hold rows of a window."""
-    first = int(np.searchsorted(nodes[3], begin)) if begin > ALWAYS else 0
-    last = int(np.searchsorted(nodes[2], end))
-    return max(run.first, first), min(run.end, last)
+def _suffixes(pages: Pages) -> list[bytes]:
+    """The suffixes of all pages."""
+    return [
+        page_suffix(node, number)
+        for number, made in enumerate(pages.made)
+        for node in made[0, made[2] > 0].tolist()
+    ]
