@@ -251,6 +251,19 @@ class Project:
         """One decision explained: request, features, model, release, policy, label, shadows."""
         return self._work.decision(decision_id)
 
+    def sql(self, query: str, *, limit: int | None = None) -> pa.Table:
+        """The result of one SELECT over the lake: `fact_<source>`, `dim_<entity>`, `decision_<name>`, `label_<name>`,
+        `outcome_<decision>`, their histories, every table as it is stored, and authors' tables in place.
+
+        All tables at one consistent snapshot; reads only, also beside another process, which then has said what was
+        committed last.
+
+        Args:
+            query: SQL of DuckDB.
+            limit: at most so many rows; all when None.
+        """
+        return self._work.sql(query, limit)
+
     def check(self) -> list[Finding]:
         """Check every invariant; one finding a rule, sound or broken."""
         return self._work.check()

@@ -19,6 +19,7 @@ from volano.cli import (
     release,
     rollback,
     serve,
+    sql,
     status,
     token,
     train,
@@ -55,6 +56,7 @@ app.command()(demo.demo)
 app.command()(refresh.refresh)
 app.command()(status.status)
 app.add_typer(decisions.app, name="decisions")
+app.command()(sql.sql)
 app.command()(train.train)
 app.add_typer(dataset.app, name="dataset")
 app.command()(release.release)

@@ -127,6 +127,7 @@ class Committer:
     def _commit(self, batches: list[ApplyBatch]) -> int:
         tables = self._sort(applied_entries(self._journal, batches))
         n_rows = 0
+        tables.setdefault(RECEIPTS, [])  # how far they are is how far every table is
         for name in sorted(tables, key=lambda name: (name == RECEIPTS, name)):
             built = self._build(name, tables[name])
             self._ensure(name, built.schema)

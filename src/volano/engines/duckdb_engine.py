@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
+from volano.engines.duckdb_views import ask_views
 from volano.errors import AuthorCodeError, StoreError, UnknownNameError, UnsupportedError
 from volano.values.instants import Instant
 
@@ -123,6 +124,43 @@ class DuckDbEngine:
             return _normal_table(table)
         except (OSError, pa.ArrowException, duckdb.Error, DeltaError) as error:
             raise self._unreadable(address, error) from error
+
+    def scan(self, address: str) -> pa.Table | ds.Dataset:
+        """An author's table as it is, for `ask`: Parquet and Delta in place, anything else read.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        kind, rest = _parse(address)
+        try:
+            match kind:
+                case "parquet":
+                    return ds.dataset(self._paths(address, rest))
+                case "delta":
+                    return self._delta(rest).to_pyarrow_dataset()
+        except (OSError, pa.ArrowException, DeltaError) as error:
+            raise self._unreadable(address, error) from error
+        return self.read_table(address)
+
+    def ask(
+        self,
+        sql: str,
+        relations: Mapping[str, pa.Table | ds.Dataset],
+        views: Sequence[tuple[str, str, str]],
+        *,
+        known: Sequence[str],
+        limit: int | None = None,
+    ) -> pa.Table:
+        """The result of one SELECT of a person over views; see `SqlEngine.ask`.
+
+        Raises:
+            UnknownNameError: a table is not known; says which are.
+            AuthorCodeError: the engine refuses the SQL; says where.
+        """
+        settings: dict[str, Any] = dict(_CLOSED)
+        if self._threads is not None:
+            settings["threads"] = self._threads
+        return ask_views(sql, relations, views, config=settings, known=known, limit=limit)
 
     def snapshot(self, address: str) -> str:
         """A token that changes when the table's content does.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 
 class LakeReader(Protocol):
@@ -44,6 +47,10 @@ class LakeReader(Protocol):
         Raises:
             UnknownNameError: there is no such table.
         """
+        ...
+
+    def dataset(self, table: str, *, version: int | None = None) -> ds.Dataset:
+        """The rows of a version of a table, for engines that read lazily; see `read`. Raises UnknownNameError."""
         ...
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
 from volano.values.instants import Instant
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 
 class SqlEngine(Protocol):
@@ -31,6 +34,31 @@ class SqlEngine(Protocol):
             between: a column of instants and a half-open range of it. An engine may read less for it, or return more.
 
         Raises StoreError when it cannot be read; the mend names the address.
+        """
+        ...
+
+    def scan(self, address: str) -> pa.Table | ds.Dataset:
+        """An author's table as it is, for `ask`: in place where the engine can. Raises StoreError."""
+        ...
+
+    def ask(
+        self,
+        sql: str,
+        relations: Mapping[str, pa.Table | ds.Dataset],
+        views: Sequence[tuple[str, str, str]],
+        *,
+        known: Sequence[str],
+        limit: int | None = None,
+    ) -> pa.Table:
+        """The result of one SELECT of a person, in the engine's own types. Writes nothing, and reads nothing else.
+
+        Args:
+            relations: what the views read, by name.
+            views: schema, name and SELECT of each, in an order in which they can be made.
+            known: the names that can be asked.
+            limit: at most so many rows; all when None.
+
+        Raises UnknownNameError for a table that is not known, AuthorCodeError with the engine's message and the place.
         """
         ...
 

@@ -41,6 +41,7 @@ from volano.runtime.freezing import manifests
 from volano.runtime.jobs import Hear, Jobs, JobStatus
 from volano.runtime.learning import Learner
 from volano.runtime.planning import make_plan, make_state_plan
+from volano.runtime.querying import ask
 from volano.runtime.recurring import label_until, recurring_jobs
 from volano.runtime.refreshing import refresh, refreshable
 from volano.runtime.session import Session
@@ -182,6 +183,10 @@ class Workplace:
     def decision(self, decision_id: str) -> ExplainedDecision:
         self._settle()
         return explain_logged(self.session, decision_id)
+
+    def sql(self, query: str, limit: int | None) -> pa.Table:
+        """The result of a SELECT over the views of the lake."""
+        return ask(self.session, query, whole=self._settle(), limit=limit)
 
     def check(self) -> list[Finding]:
         stores = self.stores

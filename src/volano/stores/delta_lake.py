@@ -128,6 +128,11 @@ class DeltaLake:
             [rows.column(name) if name in view.schema.names else nulls for name in names], names=names
         )
 
+    def dataset(self, table: str, *, version: int | None = None) -> ds.Dataset:
+        """The rows of a version of a table, read lazily (see `LakeReader.dataset`)."""
+        view = self._view(table, version)
+        return self._dataset(table, view, view.files.to_pylist())
+
     # --- writing ----------------------------------------------------------------------------------
 
     def create(self, table: str, schema: pa.Schema, *, partition_by: Sequence[str] = ()) -> None:
@@ -330,16 +335,7 @@ class DeltaLake:
     ) -> pa.Table:
         if any(bounds is None for bounds in where.values()):
             return view.schema.empty_table().select(columns)
-        files = _prune(view, where).to_pylist()
-        disk = pyarrow.fs.LocalFileSystem()
-        parquet = ds.ParquetFileFormat()
-        fragments = [
-            parquet.make_fragment(
-                self._file(table, file["path"]), filesystem=disk, partition_expression=_values_of(file, view)
-            )
-            for file in files
-        ]
-        dataset = ds.FileSystemDataset(fragments, view.schema, parquet, disk)
+        dataset = self._dataset(table, view, _prune(view, where).to_pylist())
         try:
             return dataset.to_table(columns=list(columns), filter=_condition(view.schema, where))
         except (OSError, pa.ArrowException) as error:
@@ -348,6 +344,17 @@ class DeltaLake:
                 where=str(self._path(table)),
                 mend="restore the missing or damaged file from a backup",
             ) from error
+
+    def _dataset(self, table: str, view: _View, files: Sequence[Mapping[str, Any]]) -> ds.FileSystemDataset:
+        disk = pyarrow.fs.LocalFileSystem()
+        parquet = ds.ParquetFileFormat()
+        fragments = [
+            parquet.make_fragment(
+                self._file(table, file["path"]), filesystem=disk, partition_expression=_values_of(file, view)
+            )
+            for file in files
+        ]
+        return ds.FileSystemDataset(fragments, view.schema, parquet, disk)
 
     def _from_delta(self, error: DeltaError, table: str) -> StoreError | UnknownNameError:
         path = str(self._path(table))
