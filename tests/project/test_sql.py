@@ -24,8 +24,9 @@ from volano.cli.main import app
 from volano.errors import AuthorCodeError, UnknownNameError
 from volano.organize.facts import standing
 from volano.project import Project
+from volano.runtime.clock import ReplayClock
 from volano.runtime.labelling import read_labels
-from volano.values.instants import DAY_US, HOUR_US, to_datetime
+from volano.values.instants import DAY_US, HOUR_US, parse_instant, to_datetime
 
 
 @pytest.fixture(scope="module")
@@ -292,3 +293,33 @@ def test_beside_a_process_that_commits_whatever_a_row_speaks_of_is_there(tmp_pat
         worker.kill()
         with worker:
             worker.wait()
+
+
+def test_an_outcome_holds_what_was_shown_and_done_last(tmp_path: Path) -> None:
+    write_template("blank", tmp_path / "shop")
+    clock = ReplayClock(parse_instant("2026-01-01"))
+    with Project.open(tmp_path / "shop", clock=clock) as project:
+        project.apply()
+        for n in range(2):
+            asked = {"order_id": f"q{n}", "customer_id": "c1", "amount": 20.0}
+            project.decide("get_return_risk", asked, decision_id=f"d-{n}")
+        before = project.sql("FROM outcome_get_return_risk")
+        assert (
+            before["label_state"].to_pylist() == ["pending"] * 2
+            and "exposure__shown" not in before.column_names
+        )
+        for minute, action in enumerate(("ask", "accept")):
+            clock.advance_to(clock.now() + (minute + 1) * HOUR_US)
+            done = {
+                "action_id": f"a-{minute}",
+                "decision": "get_return_risk",
+                "decision_id": "d-1",
+                "action": action,
+            }
+            project.observe("action_taken", {**done, "taken_at": to_datetime(clock.now())})
+        shown = {"exposure_id": "e", "decision": "get_return_risk", "decision_id": "d-0", "surface": "mail"}
+        project.observe("exposure", {**shown, "exposed_at": to_datetime(clock.now())})
+        columns = "decision_id, action, action_taken__action, exposure__surface"
+        found = project.sql(f"SELECT {columns} FROM outcome_get_return_risk ORDER BY decision_id")
+        assert rows(found) == [("d-0", "accept", None, "mail"), ("d-1", "accept", "accept", None)]
+        assert project.sql("SELECT count(*) AS n FROM action_taken_history")["n"].to_pylist() == [2]

@@ -9,17 +9,10 @@ import pyarrow as pa
 
 from volano.collect.receipts import committed_until
 from volano.collect.tables import lake_tables
+from volano.organize.fact_views import tabled_sql
 from volano.organize.facts import facts_of_table
-from volano.organize.lake_views import (
-    IN_PLACE,
-    STORED,
-    TABLED,
-    LakeContents,
-    LakeView,
-    lake_views,
-    needed_views,
-    tabled_sql,
-)
+from volano.organize.lake_views import lake_views, needed_views
+from volano.organize.view_sql import IN_PLACE, STORED, TABLED, LakeContents, LakeView
 from volano.runtime.session import Session
 from volano.values.instants import Instant
 
