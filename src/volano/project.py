@@ -147,7 +147,7 @@ class Project:
 
     def drain(self, *, commit: bool = False) -> int:
         """Make everything accepted visible; write the lake when that is due or asked for."""
-        return self._work.session.drain(commit=commit)
+        return self._work.drain(commit=commit)
 
     def run_due(self) -> list[JobRun]:
         """Run the recurring jobs that are due: labels, shadow scores, retraining.

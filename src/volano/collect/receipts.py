@@ -6,6 +6,7 @@ The account is counted at both ends: what was accepted in the journal, what beca
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -30,7 +31,7 @@ from volano.records.journal import (
     decode_record,
     kind_of,
 )
-from volano.records.receipt import Account, Applied, Receipt, ReceiptStatus, Reconciliation
+from volano.records.receipt import Account, Applied, ApplyBatch, Receipt, ReceiptStatus, Reconciliation
 from volano.values.instants import BEGINNING, Instant
 
 _AT_ONCE: Final = 10_000
@@ -139,7 +140,8 @@ class Receipts:
 
     def _find_waiting(self, receipt_id: str) -> Receipt | None:
         cursor = _applied_until(self._apply_log)
-        while entries := self._journal.read(cursor, limit=_AT_ONCE):
+        until = self._journal.ends()
+        while entries := self._journal.read(cursor, limit=_AT_ONCE, until=until):
             for segment, _, end, data in entries:
                 cursor[segment] = end
                 record = decode_record(data)
@@ -153,13 +155,12 @@ def reconcile(journal: JournalReader, apply_log: ApplyLogReader, lake: LakeWrite
 
     What is stored is counted in its own table, conflicts and quarantined ones in `quarantine`, duplicates in `receipt`;
     what was applied and is not committed yet by its fate in the apply log; the rest is pending. Counts from the
-    end of the journey to its beginning, so it is exact also while another process accepts, applies and commits.
+    end of the journey to its beginning, each part as far as it reaches when its turn comes: exact, and at an end some
+    day, also while another process accepts, applies and commits.
     """
     ends = _Ends(lake)
     n_applied: Counter[str] = Counter()
-    after = 0
-    while batches := apply_log.read(after, limit=_BATCHES):
-        after = batches[-1].sequence
+    for batches in _batches(apply_log):
         for sequence, entry, fate in applied_entries(journal, batches):
             record = decode_record(entry.record)
             n_applied[kind_of(record)] += 1
@@ -182,17 +183,15 @@ def total(journal: JournalReader, apply_log: ApplyLogReader, lake: LakeWriter) -
     ends = _Ends(lake)
     n_applied = 0
     cursor: dict[str, int] = {}
-    after = 0
-    while batches := apply_log.read(after, limit=_BATCHES):
-        after = batches[-1].sequence
+    for batches in _batches(apply_log):
         for batch in batches:
             n_applied += len(batch.applied)
             cursor.update({segment: end for segment, _, end in batch.ranges})
         waiting = [batch for batch in batches if batch.sequence > ends.oldest]
         for sequence, entry, fate in applied_entries(journal, waiting):
             ends.count(decode_record(entry.record), fate, sequence)
-    accepted = n_applied
-    while entries := journal.read(cursor, limit=_AT_ONCE):
+    accepted, until = n_applied, journal.ends()
+    while entries := journal.read(cursor, limit=_AT_ONCE, until=until):
         accepted += len(entries)
         cursor.update({entry.segment: entry.end for entry in entries})
     return Total(ends.account(None, accepted, n_applied), dict(sorted(ends.too_late.items())))
@@ -263,8 +262,9 @@ def _committed(lake: LakeWriter, table: str) -> int:
 
 def _count_accepted(journal: JournalReader) -> Counter[str]:
     cursor: dict[str, int] = {}
+    until = journal.ends()
     n_records: Counter[str] = Counter()
-    while entries := journal.read(cursor, limit=_AT_ONCE):
+    while entries := journal.read(cursor, limit=_AT_ONCE, until=until):
         for segment, _, end, data in entries:
             cursor[segment] = end
             n_records[kind_of(decode_record(data))] += 1
@@ -294,9 +294,17 @@ def _count_rows(lake: LakeReader, table: str) -> tuple[Counter[tuple[str, str]],
 
 def _applied_until(apply_log: ApplyLogReader) -> dict[str, int]:
     cursor: dict[str, int] = {}
-    after = 0
-    while batches := apply_log.read(after, limit=_BATCHES):
-        after = batches[-1].sequence
+    for batches in _batches(apply_log):
         for batch in batches:
             cursor.update({segment: end for segment, _, end in batch.ranges})
     return cursor
+
+
+def _batches(apply_log: ApplyLogReader) -> Iterator[list[ApplyBatch]]:
+    """All batches of an apply log as long as it is now, some at a time."""
+    last = apply_log.last()
+    until, after = 0 if last is None else last.sequence, 0
+    while after < until:
+        batches = apply_log.read(after, limit=min(_BATCHES, until - after))
+        yield batches
+        after = batches[-1].sequence

@@ -43,12 +43,17 @@ class JournalWriter(Protocol):
 class JournalReader(Protocol):
     """Reads any segment, also while it grows."""
 
-    def read(self, after: Cursor, *, limit: int) -> list[JournalEntry]:
+    def read(self, after: Cursor, *, limit: int, until: Cursor | None = None) -> list[JournalEntry]:
         """The next records after a cursor: segments in name order, records in offset order, at most `limit`.
 
-        Returns an empty list at the end. A torn tail is not returned. Raises CorruptionError when a record that is
-        followed by whole ones fails its checksum.
+        With `until` (as `ends` gave it) only those that begin before it, so that a reader comes to an end beside
+        writers. Returns an empty list at the end. A torn tail is not returned. Raises CorruptionError when a record
+        that is followed by whole ones fails its checksum.
         """
+        ...
+
+    def ends(self) -> Cursor:
+        """Where every segment ends now, as `until` of a read: everything accepted before the call lies before it."""
         ...
 
     def behind(self, after: Cursor) -> int:

@@ -85,8 +85,8 @@ class Frames:
         hand-over may have been stamped after the cut-off, when stamps ran ahead of the clock; what it brought counts by
         its `known_at`.
         """
-        last = self._session.stores.apply_log.last()
-        return max([min(cutoff, 0 if last is None else last.last_stamp), *self._facts.handed_over()])
+        stamp = min(cutoff, self._session.committed_stamp())
+        return max([max(stamp, 0), *self._facts.handed_over()])
 
     def decided(
         self, model: CompiledModel, since: Instant, until: Instant, *, stamp: Instant | None = None

@@ -83,7 +83,7 @@ def label_until(session: Session, at: Instant) -> int:
 
 def _prune(session: Session, at: Instant) -> str:
     """Rows that no window reaches leave online state; the lake keeps them."""
-    return f"{session.applier.prune(at)} chunks"
+    return f"{session.prune(at)} chunks"
 
 
 def _refresh(session: Session, source: str, at: Instant) -> str:

@@ -30,12 +30,13 @@ from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
 from volano.runtime.definitions import Definitions
 from volano.runtime.failing import read_failing
 from volano.runtime.logged import find_logged
+from volano.runtime.processes.beside import Beside, Settled
 from volano.runtime.rebuilding import fill, is_lost
 from volano.runtime.receipts import find_receipt
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
 from volano.values.identities import uuid7
-from volano.values.instants import Instant, to_datetime
+from volano.values.instants import BEGINNING, Instant, to_datetime
 
 Entropy = Callable[[int], bytes]
 
@@ -47,13 +48,24 @@ class Session:
         applied: what is in force; a session ends when something else is applied.
         entropy: so many random bytes; a replay passes a seeded one, so that ids repeat.
         applies: whether this process is the applier; if not, another one may be, and the apply log is only read.
+        beside: the server that applies and commits in place of this process; it does neither then.
     """
 
     def __init__(
-        self, stores: Stores, applied: Applied, clock: Clock, entropy: Entropy, *, applies: bool = True
+        self,
+        stores: Stores,
+        applied: Applied,
+        clock: Clock,
+        entropy: Entropy,
+        *,
+        applies: bool = True,
+        beside: Beside | None = None,
     ) -> None:
         self.stores = stores
-        self._applies = applies
+        self._applies = applies and beside is None
+        self._beside = beside
+        self._settled: Settled | None = None
+        self._settled_at: Instant | None = None
         self.applied = applied
         self.clock = clock
         self._entropy = entropy
@@ -119,7 +131,8 @@ class Session:
     @cached_property
     def decider(self) -> Decider:
         """Serves what the ledger says is released; `refresh` puts a new release in force."""
-        self.applier  # noqa: B018 - recovers online state before the first read
+        if self._beside is None:
+            self.applier  # noqa: B018 - recovers online state before the first read
         answers = Answers(
             self.applied.project.namespace,
             self.stores.online(self.applied.state),
@@ -205,7 +218,16 @@ class Session:
         return self.decider.decide(name, request, decision_id=decision_id)
 
     def drain(self, *, commit: bool = False) -> int:
-        """Apply everything accepted so far, and commit when it is due (or asked for); returns records applied."""
+        """Apply everything accepted so far, and commit when it is due (or asked for); returns records applied.
+
+        Beside a server it waits until the server has, where a commit is asked for, and applies nothing.
+        """
+        if self._beside is not None:
+            if commit:
+                asked_at = self.clock.now()
+                self._settled = self._beside.settle()
+                self._settled_at = max(asked_at, self._settled.stamp)
+            return 0
         n_applied = 0
         while n := self.applier.step():
             n_applied += n
@@ -217,6 +239,26 @@ class Session:
             self._committed_at = now
             self.note_failing()
         return n_applied
+
+    def settled_at(self) -> Instant:
+        """After a drain that committed: an instant at which everything that was known is in the lake.
+
+        Alone that is now. Beside a server, what was applied since the drain may not be committed yet.
+        """
+        return self.clock.now() if self._settled_at is None else self._settled_at
+
+    def committed_stamp(self) -> Instant:
+        """The newest stamp that the lake surely holds, after a drain that committed; BEGINNING before the first."""
+        if self._beside is not None:
+            if self._settled is None:
+                self._settled = self._beside.settle()
+            return self._settled.stamp
+        last = self.stores.apply_log.last()
+        return BEGINNING if last is None else last.last_stamp
+
+    def prune(self, at: Instant) -> int:
+        """Drop rows from online state that no window at an instant reaches; returns how many chunks."""
+        return self.applier.prune(at) if self._beside is None else self._beside.prune(at)
 
     def note_failing(self) -> None:
         """Enter into the ledger which views could not take rows since the last time, and why: one entry a view."""
@@ -230,7 +272,8 @@ class Session:
 
     def receipt(self, receipt_id: str) -> Receipt:
         """How an accepted event ended, as far as it has."""
-        return find_receipt(self.stores, self.stores.apply_log, self.clock, receipt_id)
+        log = self.stores.apply_log if self._applies else self.stores.apply_log_reader
+        return find_receipt(self.stores, log, self.clock, receipt_id)
 
     def reconcile(self) -> Account:
         """The account of everything accepted; also beside the process that is at work."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from volano.errors import StoreReadOnlyError
+from volano.errors import StoreBusyError, StoreReadOnlyError
 from volano.protocols.apply_log import ApplyLogReader, ApplyLogWriter
 from volano.protocols.artifact_store import ArtifactWriter
 from volano.protocols.catalog import CatalogWriter
@@ -19,6 +19,18 @@ from volano.protocols.sql_engine import SqlEngine
 from volano.runtime.config import Config
 from volano.runtime.plugins import find, load
 
+_CACHED: Final = (
+    "journal",
+    "journal_reader",
+    "apply_log",
+    "apply_log_reader",
+    "lake",
+    "catalog",
+    "artifacts",
+    "sql",
+)
+_MOST_WRITERS: Final = 8
+
 
 class Stores:
     """Every store of one project.
@@ -27,7 +39,8 @@ class Stores:
         folder: the project's folder; author's table addresses are relative to it.
         config: names the adapters and the data folder.
         writer: names the journal segments that this process appends to; no two processes share one.
-        reads_online: open online state for reading only, beside the applier that writes it.
+        reads_online: open online state for reading only, beside the applier that writes it. The journal segments are
+            then the first of `w0`, `w1`, ... that nobody has.
 
     Raises:
         UnknownNameError: there is no adapter of a name in the configuration.
@@ -40,7 +53,7 @@ class Stores:
         self.folder = folder
         self.config = config
         self._writer = writer
-        self._reads_online = reads_online
+        self.reads_online = reads_online
         self.data = (folder / config.data).resolve()
         self._online: dict[str, Any] = {}
         self._opened: list[Any] = []
@@ -63,7 +76,16 @@ class Stores:
 
     @cached_property
     def journal(self) -> JournalWriter:
-        return self.journal_writer(self._writer)
+        if not self.reads_online:
+            return self.journal_writer(self._writer)
+        # Beside a server others may be at work too, each for the length of a verb.
+        for n in range(_MOST_WRITERS):
+            try:
+                return self.journal_writer(f"w{n}")
+            except StoreBusyError:
+                if n == _MOST_WRITERS - 1:
+                    raise
+        raise AssertionError("unreachable")
 
     def journal_writer(self, writer: str) -> JournalWriter:
         """Segments of a writer's own."""
@@ -105,7 +127,7 @@ class Stores:
                 f"online_store.{self.config.stores.online}",
                 f"online/{state}",
                 map_size=self.config.online_map_gib << 30,
-                readonly=self._reads_online,
+                readonly=self.reads_online,
             )
         return self._online[state]  # type: ignore[no-any-return]
 
@@ -134,6 +156,17 @@ class Stores:
 
     def close(self) -> None:
         """Close everything that was opened, newest first."""
+        self._close_all()
+
+    def reopen(self, *, reads_online: bool) -> None:
+        """Close everything and let every lock go; what is used next is opened anew."""
+        self._close_all()
+        self._online.clear()
+        for name in _CACHED:
+            self.__dict__.pop(name, None)
+        self.reads_online = reads_online
+
+    def _close_all(self) -> None:
         while self._opened:
             close = getattr(self._opened.pop(), "close", None)
             if close is not None:

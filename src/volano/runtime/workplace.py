@@ -6,9 +6,11 @@ import getpass
 import os
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from threading import Event
+from typing import Final
 
 import pyarrow as pa
 
@@ -40,7 +42,9 @@ from volano.runtime.decisions import explain_logged, newest_decisions
 from volano.runtime.freezing import manifests
 from volano.runtime.jobs import Hear, Jobs, JobStatus
 from volano.runtime.learning import Learner
+from volano.runtime.locks import serving_lock, work_lock
 from volano.runtime.planning import make_plan, make_state_plan
+from volano.runtime.processes.beside import Beside
 from volano.runtime.querying import ask
 from volano.runtime.recurring import label_until, recurring_jobs
 from volano.runtime.refreshing import refresh, refreshable
@@ -49,6 +53,9 @@ from volano.runtime.status import Status, job_statuses, read_status
 from volano.runtime.stores import Stores
 from volano.runtime.worker import Round, rounds
 from volano.values.instants import BEGINNING, Instant, format_instant
+
+_AT_WORK: Final = "applies, trains or releases in this folder"
+_PATIENCE_S: Final = 900.0
 
 
 class Workplace:
@@ -66,6 +73,7 @@ class Workplace:
         self._entropy = entropy
         self._reporter = reporter
         self.stores = Stores(folder, read_config(folder))
+        self._is_beside = False
 
     @cached_property
     def session(self) -> Session:
@@ -74,7 +82,9 @@ class Workplace:
         Raises:
             NotReadyError: nothing is applied yet.
         """
-        return Session(self.stores, get_applied(self.stores.catalog), self._clock, self._entropy)
+        applied = get_applied(self.stores.catalog)
+        beside = Beside(self.stores) if self._is_beside else None
+        return Session(self.stores, applied, self._clock, self._entropy, beside=beside)
 
     @cached_property
     def learner(self) -> Learner:
@@ -88,7 +98,7 @@ class Workplace:
             since=self.session.applied.at,
             clock=self._clock,
             holder=f"{platform.node()}/{os.getpid()}",
-            alone=True,  # the applier's lock, which `run_due` takes first, lets one process at a time in
+            alone=True,  # the lock that `run_due` takes lets one process at a time in
         )
 
     def plan(self) -> Plan:
@@ -97,6 +107,7 @@ class Workplace:
 
     def apply(self, reporter: Reporter | None = None) -> Applied:
         """Plan and carry out."""
+        self._look_around()
         applied, _ = find_applied(self.stores.catalog)
         if applied is not None:
             self.session.drain(commit=True)  # the new state is built from the lake: nothing may wait
@@ -112,17 +123,32 @@ class Workplace:
     def run_due(
         self, *, is_over: Callable[[], bool] = lambda: False, hear: Hear = lambda error: None
     ) -> list[JobRun]:
-        """Run the jobs that are due now; see `Jobs.run_due`.
+        """Run the jobs that are due now; see `Jobs.run_due`. While another process is at work none is begun.
 
         Raises:
-            StoreBusyError: another process works in the folder; no job was begun.
+            StoreBusyError: another process, which is no server, applies and commits in the folder.
         """
-        self.session.applier  # noqa: B018 - takes the lock, so that a job does not fail for want of it
-        return self.jobs.run_due(self._reporter, is_over=is_over, hear=hear)
+        self._look_around()
+        if not self._is_beside:
+            self.session.applier  # noqa: B018 - takes the lock, so that a job does not fail for want of it
+        if not self.jobs.due():
+            return []
+        try:
+            lock = work_lock(self.stores.data).take(_AT_WORK)
+        except StoreBusyError:
+            return []
+        with lock:
+            self._look_around()
+            return self.jobs.run_due(self._reporter, is_over=is_over, hear=hear)
+
+    def drain(self, *, commit: bool = False) -> int:
+        """Make everything accepted visible; see `Session.drain`."""
+        self._look_around()
+        return self.session.drain(commit=commit)
 
     def work(self, stop: Event, *, once: bool, hear: Hear) -> Iterator[Round]:
         """Apply, commit and run what is due, until told to stop; see `worker.rounds`."""
-        return rounds(self.session.drain, self.run_due, stop, once=once, hear=hear)
+        return rounds(self.drain, self.run_due, stop, once=once, hear=hear)
 
     def job_statuses(self) -> list[JobStatus]:
         """How every job stands; takes no lock."""
@@ -130,34 +156,39 @@ class Workplace:
 
     def refresh(self, *sources: str) -> dict[str, str]:
         """Bring the facts of sources up to their tables; a wrong name is told before anything is done."""
-        project = self.session.applied.project
-        kept = [name for name, each in project.sources.items() if each.table and not each.stream]
-        for name in sources:
-            refreshable(project, name)
-        return {name: refresh(self.session, name) for name in sources or kept}
+        with self._at_work():
+            project = self.session.applied.project
+            kept = [name for name, each in project.sources.items() if each.table and not each.stream]
+            for name in sources:
+                refreshable(project, name)
+            return {name: refresh(self.session, name) for name in sources or kept}
 
     def train(self, model: str) -> ModelVersion:
         """Train a version as of now."""
-        self.session.applied.project.model(model)  # a wrong name is told before anything is done
-        self.session.drain(commit=True)
-        label_until(self.session, self._clock.now())
-        return self.learner.train(model, cutoff=self._clock.now()).version
+        with self._at_work():
+            self.session.applied.project.model(model)  # a wrong name is told before anything is done
+            self.session.drain(commit=True)
+            cutoff = self.session.settled_at()
+            label_until(self.session, cutoff)
+            return self.learner.train(model, cutoff=cutoff).version
 
     def release(self, decision: str, version: str | None, force_reason: str | None) -> ReleaseEvent:
         """Judge and release a version; the newest of the decision's model when None."""
-        definition = self.session.applied.project.decision(decision)
-        chosen = get_version(self.stores.catalog, version or self._newest_version(definition.model))
-        return self.learner.release(
-            decision, chosen, at=self._clock.now(), actor=_actor(), force_reason=force_reason
-        )
+        with self._at_work():
+            definition = self.session.applied.project.decision(decision)
+            chosen = get_version(self.stores.catalog, version or self._newest_version(definition.model))
+            return self.learner.release(
+                decision, chosen, at=self._clock.now(), actor=_actor(), force_reason=force_reason
+            )
 
     def rollback(self, decision: str, reason: str) -> ReleaseEvent:
         """Go back one champion; online state of its bundle that was dropped is built again first."""
-        self.session.applied.project.decision(decision)
-        at, actor = self._clock.now(), _actor()
-        event = self.learner.rollback_event(decision, at=at, actor=actor, reason=reason)
-        self._keep_state_of(event.bundle)
-        return self.learner.rollback(decision, at=at, actor=actor, reason=reason)
+        with self._at_work():
+            self.session.applied.project.decision(decision)
+            at, actor = self._clock.now(), _actor()
+            event = self.learner.rollback_event(decision, at=at, actor=actor, reason=reason)
+            self._keep_state_of(event.bundle)
+            return self.learner.rollback(decision, at=at, actor=actor, reason=reason)
 
     def _keep_state_of(self, bundle: str) -> None:
         """Build, beside what is kept, the online state that a bundle reads and that is not kept any more."""
@@ -186,12 +217,10 @@ class Workplace:
 
     def sql(self, query: str, limit: int | None) -> pa.Table:
         """The result of a SELECT over the views of the lake."""
-        return ask(self.session, query, whole=self._settle(), limit=limit)
+        return ask(self.session, query, whole=self._settle() is None, limit=limit)
 
     def check(self) -> list[Finding]:
-        stores = self.stores
-        whole = self._settle()
-        until = None if whole else committed_until(stores.apply_log_reader, stores.lake)
+        until = self._settle()
         return run_checks(self.session, until=until)
 
     def training_sets(self) -> list[TrainingSetManifest]:
@@ -212,21 +241,22 @@ class Workplace:
         share: float,
     ) -> TrainingSetManifest:
         """Freeze a set of a model as of a cut-off."""
-        self.session.applied.project.model(model)  # a wrong name is told before anything is done
-        now = self._clock.now()
-        cutoff = now if cutoff is None else cutoff
-        self.session.drain(commit=True)
-        label_until(self.session, now)
-        return build_set(
-            self.session,
-            model,
-            name or f"{model}-{'pinned-' if pinned else ''}{format_instant(cutoff)}",
-            since=BEGINNING if since is None else since,
-            until=cutoff if until is None else until,
-            cutoff=cutoff,
-            pinned=pinned,
-            share=share,
-        )
+        with self._at_work():
+            self.session.applied.project.model(model)  # a wrong name is told before anything is done
+            now = self._clock.now()
+            cutoff = now if cutoff is None else cutoff
+            self.session.drain(commit=True)
+            label_until(self.session, now)
+            return build_set(
+                self.session,
+                model,
+                name or f"{model}-{'pinned-' if pinned else ''}{format_instant(cutoff)}",
+                since=BEGINNING if since is None else since,
+                until=cutoff if until is None else until,
+                cutoff=cutoff,
+                pinned=pinned,
+                share=share,
+            )
 
     def frozen(self, name: str) -> TrainingSet:
         """The rows of a set as they were frozen."""
@@ -250,20 +280,46 @@ class Workplace:
         self._forget_session()
         self.stores.close()
 
-    def _settle(self) -> bool:
-        """Apply and commit what waits; False where another process is at work, which does that itself.
+    def _settle(self) -> Instant | None:
+        """Apply and commit what waits, or wait until the server has; returns up to which stamp that is surely done.
 
-        Who only looks then sees what was committed last: the tables as they stand, each of them whole.
+        None: everything. Where another process that is no server is at work, who only looks sees what was committed
+        last: the tables as they stand, each of them whole.
         """
+        self._look_around()
         try:
-            # First the lock that whoever accepts holds: it may still have to take those of its applier.
-            self.stores.journal  # noqa: B018
+            if not self._is_beside:
+                # First the lock that whoever accepts holds: it may still have to take those of its applier.
+                self.stores.journal  # noqa: B018
             self.session.drain(commit=True)
+            return self.session.committed_stamp() if self._is_beside else None
         except StoreBusyError:
             self._reporter.started("another process is at work here")
             self._reporter.finished("as of its last commit")
-            return False
-        return True
+            return committed_until(self.stores.apply_log_reader, self.stores.lake)
+
+    def _look_around(self) -> None:
+        """Work beside the server if one runs, alone if none does; over what is in force now."""
+        is_served = serving_lock(self.stores.data).is_held()
+        if is_served != self._is_beside:
+            self._forget_session()
+            self.stores.reopen(reads_online=is_served)
+            self._is_beside = is_served
+        elif is_served and "session" in self.__dict__:
+            applied, _ = find_applied(self.stores.catalog)
+            if applied != self.session.applied:
+                self._forget_session()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """The turn of whoever changes more than the journal; waits for it."""
+
+        def say() -> None:
+            self._reporter.started("another process is at work here; waiting for it")
+
+        with work_lock(self.stores.data).take(_AT_WORK, patience_s=_PATIENCE_S, waits=say):
+            self._look_around()  # what was in force may have changed meanwhile
+            yield
 
     def _newest_version(self, model: str) -> str:
         names = [doc.name for doc in self.stores.catalog.documents("model_version")]

@@ -14,6 +14,7 @@ from volano.errors import ConfigError, MissingExtraError, StoreBusyError
 from volano.runtime.applied import get_applied
 from volano.runtime.clock import SystemClock
 from volano.runtime.config import read_config
+from volano.runtime.locks import FolderLock, serving_lock
 from volano.runtime.processes.beats import Beat, Beats
 from volano.runtime.processes.supervisor import Command, Supervisor
 from volano.runtime.stores import Stores
@@ -37,8 +38,10 @@ def serve(
     """
     _require_extra()
     folder = folder.resolve()
-    beats = _check(folder, host)
-    with _listen(host, port) as listener:
+    beats = Beats((folder / read_config(folder).data).resolve())
+    with _alone(beats), _listen(host, port) as listener:
+        _check(folder, host)
+        beats.clear()
         address = _address(listener)
         supervisor = Supervisor(_commands(folder, listener, workers, needs_token=not _is_loopback(host)), say)
         try:
@@ -84,7 +87,19 @@ def _commands(folder: Path, listener: socket.socket, workers: int, *, needs_toke
     ]
 
 
-def _check(folder: Path, host: str) -> Beats:
+def _alone(beats: Beats) -> FolderLock:
+    """The lock that says that the project is served, for as long as it is."""
+    try:
+        return serving_lock(beats.data).take("serves this project")
+    except StoreBusyError as error:
+        running = beats.read("supervisor")
+        at = "" if running is None else f", at {running.address} (process {running.pid})"
+        raise StoreBusyError(
+            f"This project is served already{at}.", where=str(beats.data), mend="stop that one first"
+        ) from error
+
+
+def _check(folder: Path, host: str) -> None:
     """What must hold before anything starts."""
     stores = Stores(folder, read_config(folder))
     try:
@@ -95,16 +110,6 @@ def _check(folder: Path, host: str) -> Beats:
                 where="--host",
                 mend="run `volano token create NAME --role ...` first, or listen on 127.0.0.1",
             )
-        beats = Beats(stores.data)
-        running = beats.read("supervisor")
-        if running is not None and _is_alive(running.pid):
-            raise StoreBusyError(
-                f"This project is served already, at {running.address} (process {running.pid}).",
-                where=str(stores.data),
-                mend="stop that one first",
-            )
-        beats.clear()
-        return beats
     finally:
         stores.close()
 
@@ -139,16 +144,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _require_extra() -> None:

@@ -82,26 +82,32 @@ class FileJournalReader:
         self._folder = Path(folder)
         self._segments = SegmentReader(files or LocalFiles(), self._folder)
 
-    def read(self, after: Cursor, *, limit: int) -> list[JournalEntry]:
+    def read(self, after: Cursor, *, limit: int, until: Cursor | None = None) -> list[JournalEntry]:
         """The next records after a cursor (see `JournalReader.read`)."""
         entries: list[JournalEntry] = []
         try:
-            for segment in self._segments.segments():
+            for segment in self._segments.segments() if until is None else sorted(until):
                 if len(entries) >= limit:
                     break
-                found = self._segments.read(segment, after.get(segment, 0), limit - len(entries))
+                start, stop = after.get(segment, 0), None if until is None else until[segment]
+                if stop is not None and start >= stop:
+                    continue
+                found = self._segments.read(segment, start, limit - len(entries), stop=stop)
                 entries = entries + found if entries else found
         except OSError as error:
             raise from_os_error(error, self._folder) from error
         return entries
 
-    def behind(self, after: Cursor) -> int:
-        """How many bytes the journal holds after a cursor (see `JournalReader.behind`)."""
+    def ends(self) -> Cursor:
+        """Where every segment ends now (see `JournalReader.ends`)."""
         try:
-            sizes = {segment: self._segments.size(segment) for segment in self._segments.segments()}
+            return {segment: self._segments.size(segment) for segment in self._segments.segments()}
         except OSError as error:
             raise from_os_error(error, self._folder) from error
-        return sum(max(size - max(after.get(name, 0), HEADER_BYTES), 0) for name, size in sizes.items())
+
+    def behind(self, after: Cursor) -> int:
+        """How many bytes the journal holds after a cursor (see `JournalReader.behind`)."""
+        return sum(max(size - max(after.get(name, 0), HEADER_BYTES), 0) for name, size in self.ends().items())
 
     def read_range(self, segment: str, start: int, end: int) -> list[JournalEntry]:
         """The records that fill `[start, end)` of a segment exactly.

@@ -46,8 +46,11 @@ class Beats:
     """
 
     def __init__(self, data: Path) -> None:
+        self.data = data
         self._folder = data / _FOLDER
         self._request = self._folder / "commit"
+        self._prune = self._folder / "prune"
+        self._pruned = self._folder / "pruned"
 
     def write(self, beat: Beat) -> None:
         """Replace the role's beat."""
@@ -72,7 +75,8 @@ class Beats:
         """Forget all beats: nobody runs."""
         for path in self._folder.glob("*.json"):
             path.unlink(missing_ok=True)
-        self._request.unlink(missing_ok=True)
+        for path in (self._request, self._prune, self._pruned):
+            path.unlink(missing_ok=True)
 
     def ask_commit(self) -> None:
         """Ask the committer to commit now."""
@@ -86,3 +90,34 @@ class Beats:
         except FileNotFoundError:
             return False
         return True
+
+    def ask_prune(self, at: Instant) -> None:
+        """Ask the applier to drop what no window at an instant reaches."""
+        self._put(self._prune, (at, 0))
+
+    def take_prune_request(self) -> Instant | None:
+        """The instant that somebody asked for, until it is answered."""
+        asked = self._get(self._prune)
+        return None if asked is None else asked[0]
+
+    def answer_prune(self, at: Instant, n_chunks: int) -> None:
+        """Say that it is done."""
+        self._put(self._pruned, (at, n_chunks))
+        self._prune.unlink(missing_ok=True)
+
+    def pruned(self, at: Instant) -> int | None:
+        """How many chunks the prune of an instant dropped; None before it is done."""
+        answered = self._get(self._pruned)
+        return answered[1] if answered is not None and answered[0] == at else None
+
+    def _put(self, path: Path, value: tuple[int, int]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        fresh.write_bytes(msgspec.json.encode(value))
+        fresh.replace(path)
+
+    def _get(self, path: Path) -> tuple[int, int] | None:
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=tuple[int, int])
+        except (OSError, msgspec.MsgspecError):
+            return None

@@ -108,6 +108,18 @@ class JournalConformance:
             cursor[entries[0].segment] = entries[0].end
         assert reader.read(cursor, limit=EVERYTHING) == []
 
+    def test_a_reader_comes_to_an_end_beside_a_writer(self, tmp_path: Path) -> None:
+        """Up to the ends of one moment a reader sees all that was there then, and nothing of what came later."""
+        journal, reader = self.open_writer(tmp_path), self.open_reader(tmp_path)
+        assert reader.read({}, limit=10, until=reader.ends()) == []
+        journal.append([b"a", b"b"], sync=False)
+        end = reader.ends()
+        journal.append([b"c"], sync=False)
+        self.open_writer(tmp_path, "w1").append([b"d"], sync=False)
+        found = reader.read({}, limit=EVERYTHING, until=end)
+        assert _records(found) == [b"a", b"b"]
+        assert reader.read({found[-1].segment: found[-1].end}, limit=EVERYTHING, until=end) == []
+
     def test_reopening_goes_on_behind_the_last_record(self, tmp_path: Path) -> None:
         """A cursor taken before a writer was closed is good after it was opened again."""
         cursor: dict[str, int] = {}
