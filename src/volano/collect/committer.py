@@ -50,6 +50,8 @@ from volano.values.instants import BEGINNING
 WRITER: Final = "committer"
 """The name under which the lake remembers what was committed."""
 _BATCHES_A_READ: Final = 1_024
+_MADE_ELSEWHERE: Final = ""
+"""The feature service of a decision that we did not make: it has no features."""
 _NO_PROBLEM: Final = ("", "", "")
 
 
@@ -211,7 +213,7 @@ class Committer:
     def _decisions_of(self, bundle: str, version: str, rows: list[_Row]) -> pa.Table:
         name = rows[0].record.decision
         found = self._logged_with(bundle, name)
-        if found is None or found[0].version != version:
+        if found is None or version not in (found[0].version, _MADE_ELSEWHERE):
             raise StateMismatchError(
                 f"{len(rows)} decisions of {name!r} name feature service version {version}, which bundle "
                 f"{bundle[:12]} does not declare.",
