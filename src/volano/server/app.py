@@ -12,7 +12,6 @@ GET  /healthz, /readyz       alive; ready to be asked
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from threading import Event, Thread
@@ -24,6 +23,7 @@ import msgspec
 from volano.errors import RequestError, VolanoError
 from volano.records.answers import LoggedAnswer, ReceiptAnswer
 from volano.records.journal import Operation
+from volano.runtime.processes.collector import settle
 from volano.runtime.processes.worker import Worker
 from volano.runtime.tokens import Role, Token, Tokens
 from volano.server.group_commit import GroupCommit
@@ -131,10 +131,9 @@ class App:
                 return
 
     def _warm_up(self) -> None:
-        """Load what serves, then keep the collector away from it: its pauses would show in latencies."""
+        """Load what serves, then keep the garbage collector away from it."""
         self._worker.warm_up()
-        gc.collect()
-        gc.freeze()
+        settle()
 
     def _watch(self) -> None:
         self._worker.watch(self._stop, self._say, also=self._follow_tokens)
