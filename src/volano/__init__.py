@@ -18,6 +18,7 @@ from volano.spec.aggregates import sum as sum
 from volano.spec.aggregates import time_since_last as time_since_last
 from volano.spec.aggregates import var as var
 from volano.spec.aggregates import var_pop as var_pop
+from volano.spec.attribution import Attribution as Attribution
 from volano.spec.decision import Decision as Decision
 from volano.spec.entity import Entity as Entity
 from volano.spec.event import Event as Event
@@ -47,6 +48,7 @@ from volano.spec.view import FeatureView as FeatureView
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attribution",
     "Decision",
     "Entity",
     "EpsilonGreedy",

@@ -6,13 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from volano.errors import InvariantError, RequestError
-from volano.organize.labels import LATE, attribute, count_states, open_decisions, state_as_of
+from volano.organize.labels import (
+    LATE,
+    NOTHING,
+    Derived,
+    Evidence,
+    attribute,
+    count_states,
+    may_change,
+    state_as_of,
+)
 from volano.plan.definitions import CompiledLabel
 from volano.records.label import LabelState
 from volano.values.schema import DType
@@ -93,8 +104,20 @@ def run(
     of: CompiledLabel | None = None,
 ) -> pa.Table:
     censors = {} if censor is None else {"cancellations": censor}
+    written = NOTHING if existing is None else NOTHING._replace(labels=existing)
+    return derive(of or label(), made, Evidence(evidence, censors), as_of, written).labels
+
+
+def derive(
+    of: CompiledLabel,
+    made: pa.Table,
+    evidence: Evidence,
+    as_of: int,
+    written: Derived = NOTHING,
+    judged: NDArray[np.bool_] | None = None,
+) -> Derived:
     return attribute(
-        of or label(), made, evidence, censors, existing, decision="get_risk", as_of=as_of, sql=SQL
+        of, made, evidence, decision="get_risk", as_of=as_of, sql=SQL, written=written, judged=judged
     )
 
 
@@ -268,7 +291,7 @@ def oracle(
         return event["superseded_known_at"] is None or event["superseded_known_at"] > as_of
 
     def first(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return min(rows, key=lambda row: (row["event_time"], row["known_at"], row["event_id"]))
+        return min(rows, key=lambda row: (row["event_time"], row["event_id"], row["known_at"]))
 
     answer: dict[str, tuple[Any, ...]] = {}
     alive = {row["event_id"] for row in evidence if row["known_at"] <= as_of and stands(row)}
@@ -375,8 +398,9 @@ def test_running_often_or_once_at_the_end_gives_the_same_final_states(
     often = once.slice(0, 0)
     since = -1
     for as_of in [*sorted(set(moments)), 65]:
-        affected = open_decisions(label(), made, [evidence, censor], since=since, as_of=as_of)
-        rows = run(affected, evidence, as_of, censor=censor, existing=often)
+        said = Evidence(evidence, {"cancellations": censor})
+        judged = may_change(label(), made, said, decision="get_risk", since=since, as_of=as_of)
+        rows = derive(label(), made, said, as_of, NOTHING._replace(labels=often), judged).labels
         often = pa.concat_tables([often, rows])
         since = as_of
     assert final(often, made, 65) == final(once, made, 65)
@@ -387,7 +411,7 @@ def test_running_often_or_once_at_the_end_gives_the_same_final_states(
 
 def test_a_retraction_reaches_the_decision_whose_horizon_its_event_once_lay_in() -> None:
     evidence = events(("e", "f", 105, 106, 45.0, 107), ("e", "f", 300, 107, 45.0, 111))
-    assert open_decisions(label(), ONE, [evidence], since=110, as_of=111).num_rows == 1
+    assert may_change(label(), ONE, Evidence(evidence), decision="get_risk", since=110, as_of=111).all()
     assert one(run(ONE, evidence, 111))["reason"] == "the outcome was taken back"
 
 

@@ -51,7 +51,6 @@ DECISION_COLUMNS: Final = pa.schema(
         ("subject", pa.string()),
         ("purpose", pa.string()),
         ("source_event_id", pa.string()),
-        ("origin", pa.string()),
     ]
 )
 SHADOW_COLUMNS: Final = pa.schema(

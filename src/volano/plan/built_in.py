@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from volano.plan.definitions import CompiledProject, CompiledSource
-from volano.records import elsewhere
 from volano.values.schema import DType, Field, Schema
 
 EXPOSURE: Final = CompiledSource(
-    name=elsewhere.EXPOSURE,
+    name="exposure",
     event="Exposure",
     schema=Schema(
         (
@@ -38,7 +37,7 @@ EXPOSURE: Final = CompiledSource(
 """What was really shown of a decision, and when. `shown` is null where it was the action itself."""
 
 ACTION_TAKEN: Final = CompiledSource(
-    name=elsewhere.ACTION_TAKEN,
+    name="action_taken",
     event="ActionTaken",
     schema=Schema(
         (

@@ -239,6 +239,11 @@ class CompiledLabel(msgspec.Struct, frozen=True, omit_defaults=True):
         horizon_us: evidence later than this after decided_at does not count; the label matures then.
         censored_by: sources whose event for the same `on` columns censors the label.
         default: the value at maturity when no evidence came; without one the label is censored.
+        combine: what several outcomes make: last, any, sum; empty: the first.
+        credit: how an outcome is divided among decisions: first, last, position, decay; empty: linear.
+        ends: of position: the share of the first and of the last.
+        half_life_us: of decay.
+        exposed: only decisions that were shown count.
     """
 
     name: str
@@ -252,6 +257,11 @@ class CompiledLabel(msgspec.Struct, frozen=True, omit_defaults=True):
     censored_by: tuple[str, ...] = ()
     default: Scalar = None
     has_default: bool = False
+    combine: str = ""
+    credit: str = ""
+    ends: float | None = None
+    half_life_us: int = 0
+    exposed: bool = False
 
     @property
     def asked(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from volano.compile.state import state_groups
 from volano.kernels.standing import as_micros, newest_rows
 from volano.learn.training_set import member_ids, unanswered
 from volano.organize.features import Mode, PointInTime
-from volano.organize.labels import LABEL_SCHEMA, attribute
+from volano.organize.labels import LABEL_SCHEMA, Evidence, attribute
 from volano.plan.built_in import fact_table
 from volano.plan.definitions import (
     CompiledHistory,
@@ -108,15 +108,9 @@ class Frames:
             rows = rows.add_column(0, "decision", pa.repeat(decision.name, rows.num_rows))
             served = pc.equal(rows["service_version"], model.service.version)
             found.append(rows.filter(served).select(schema.names).cast(schema))
-            # What was decided elsewhere saw none of our features: they are those of production at that instant.
-            request = self._project.requests[decision.request]
-            elsewhere = _askable(rows.filter(pc.equal(rows["service_version"], "")), request)
-            if elsewhere.num_rows:
-                computed = self._compute(model, _spine(elsewhere, as_of="decided_at"), Mode.HISTORY, stamp)
-                found.append(_frame(elsewhere, computed, model.service).select(schema.names).cast(schema))
             # What fell back before its features were read saw nothing: there is nothing to recompute.
             others = rows.filter(pc.and_(pc.invert(served), rows["features_as_of"].is_valid()))
-            others = _askable(others, request)
+            others = _askable(others, self._project.requests[decision.request])
             if others.num_rows:
                 computed = self._compute(model, _spine(others, as_of="features_as_of"), Mode.REPLAY, stamp)
                 found.append(_frame(others, computed, model.service).select(schema.names).cast(schema))
@@ -174,17 +168,19 @@ class Frames:
         past = attribute(
             label,
             history,
-            facts[label.source],
-            {source: facts[source] for source in label.censored_by},
-            None,
+            Evidence(
+                facts[label.source],
+                {source: facts[source] for source in label.censored_by},
+                order_by=self._project.sources[label.source].order_by,
+            ),
             decision=model.history,
             as_of=cutoff,
             sql=self._session.stores.sql,
-        )
+        ).labels
         return pa.concat_tables([logged.cast(LABEL_SCHEMA), past.cast(LABEL_SCHEMA)])
 
     def _answered(self, model: CompiledModel, stamp: Instant) -> pa.Table:
-        """What was asked live by a stamp and saw features, or was decided elsewhere: source_event_id, decided_at."""
+        """What was asked live by a stamp and saw its features: source_event_id, decided_at."""
         lake = self._session.stores.lake
         found = [_ANSWERED.empty_table()]
         for decision in self._project.decisions.values():
@@ -193,11 +189,10 @@ class Frames:
                 continue
             rows = lake.read(
                 table,
-                columns=[*_ANSWERED.names, "mode", "features_as_of", "service_version"],
+                columns=[*_ANSWERED.names, "mode", "features_as_of"],
                 where={"applied_at": (None, stamp + 1)},
             )
-            counts = pc.or_(rows["features_as_of"].is_valid(), pc.equal(rows["service_version"], ""))
-            saw = pc.and_(pc.equal(rows["mode"], "live"), counts)
+            saw = pc.and_(pc.equal(rows["mode"], "live"), rows["features_as_of"].is_valid())
             found.append(rows.filter(saw).select(_ANSWERED.names).cast(_ANSWERED))
         return pa.concat_tables(found)
 

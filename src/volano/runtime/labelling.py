@@ -1,9 +1,13 @@
-"""Bringing labels up to date: reads decisions and facts, asks `organize.labels` for what changed, appends it."""
+"""Bringing labels up to date: reads decisions and facts, asks `organize.labels` for what changed, appends it.
+
+A run reads what its instants can concern. What became known since the last run, the earliest of it at `reach`, concerns
+decisions up to a horizon before that; they share events with decisions up to a horizon before them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -11,16 +15,20 @@ import pyarrow.compute as pc
 
 from volano.collect.tables import decision_table
 from volano.compile.judging import can_judge
+from volano.organize.attribution import ATTRIBUTION_SCHEMA
 from volano.organize.facts import Facts
-from volano.organize.labels import LABEL_SCHEMA, attribute, open_decisions
-from volano.plan.built_in import fact_table
+from volano.organize.labels import LABEL_SCHEMA, NOTHING, Derived, Evidence, attribute, may_change
+from volano.plan.built_in import EXPOSURE, fact_table
 from volano.plan.definitions import DECISION_ID, CompiledDecision, CompiledLabel, CompiledProject
 from volano.protocols.lake import LakeReader
 from volano.runtime.session import Session
 from volano.values.identities import content_hash
 from volano.values.instants import BEGINNING, Instant
 
-LABELS = "label"
+LABELS: Final = "label"
+ATTRIBUTION: Final = "attribution"
+_RULES: Final = 1
+"""Counts up when what labels write changes: labels of before are derived again, and what differs is appended."""
 
 
 def labelled_decisions(project: CompiledProject) -> Iterator[tuple[CompiledDecision, CompiledLabel]]:
@@ -39,24 +47,32 @@ class Watermark(msgspec.Struct, frozen=True):
 
 
 class _Judge(NamedTuple):
-    """A label, the bundle that declares it, and the bundles whose decisions it judges as of one instant."""
+    """A label, the bundle that declares it, and the bundles whose decisions it judges as of one instant.
+
+    Events are shared with the decisions of `beside`: of all bundles that the label judges.
+    """
 
     label: CompiledLabel
     declared_in: str
     bundles: tuple[str, ...]
     since: Instant
+    beside: tuple[str, ...]
 
 
 def update_labels(session: Session, *, as_of: Instant) -> int:
-    """Append the label rows that changed since the last update, as of an instant; returns how many.
+    """Append the label and attribution rows that changed since the last update, as of an instant.
 
     Everything accepted must be committed. A decision is judged by the label in force where that could have been
     declared in the decision's own bundle, else by its own bundle's (`compile.judging`). How far each label came is
     remembered by bundle and definition, so a new or changed label begins at the beginning. What is up to date as of a
     later instant is left alone.
+
+    Returns:
+        How many label rows.
     """
     lake, catalog = session.stores.lake, session.stores.catalog
     lake.create(LABELS, LABEL_SCHEMA)
+    lake.create(ATTRIBUTION, ATTRIBUTION_SCHEMA)
     n_rows = 0
     for decision in session.definitions.decisions():
         stream = f"labels/{decision}"
@@ -66,16 +82,19 @@ def update_labels(session: Session, *, as_of: Instant) -> int:
         if not judges:
             continue
         found = [_changed(session, decision, judge, as_of) for judge in judges]
-        changed = pa.concat_tables(found)
-        if changed.num_rows:
-            # What was appended before a crash is compared with, so it is not appended again.
-            writer = f"labels/{decision}"
-            lake.append(LABELS, changed, writer=writer, sequence=lake.committed(LABELS, writer) + 1)
+        for table, changed in (
+            (ATTRIBUTION, pa.concat_tables([each.attribution for each in found])),
+            (LABELS, pa.concat_tables([each.labels for each in found])),
+        ):
+            if changed.num_rows:
+                # What was appended before a crash is compared with, so it is not appended again.
+                writer = f"labels/{decision}"
+                lake.append(table, changed, writer=writer, sequence=lake.committed(table, writer) + 1)
         for judge in judges:
             mark = Watermark(_definition(judge.label), as_of)
             marks |= {f"{judge.label.name}/{bundle}": mark for bundle in judge.bundles}
         catalog.append(stream, [msgspec.json.encode(marks)], at=as_of)
-        n_rows += changed.num_rows
+        n_rows += sum(each.labels.num_rows for each in found)
     return n_rows
 
 
@@ -84,6 +103,7 @@ def _judges(
 ) -> Iterator[_Judge]:
     """Every label that decisions of a name are due for, with the bundles that are at one instant."""
     due: dict[tuple[str, str, Instant], list[str]] = {}
+    beside: dict[tuple[str, str], list[str]] = {}
     labels: dict[str, CompiledLabel] = {}
     applied = session.applied.bundle
     in_force = _label_of(session.applied.project, decision)
@@ -97,13 +117,15 @@ def _judges(
             judging[in_force.name] = (in_force, applied)
         for label, declared_in in judging.values():
             definition = _definition(label)
+            beside.setdefault((definition, declared_in), []).append(bundle)
             mark = marks.get(f"{label.name}/{bundle}")
             since = BEGINNING if mark is None or mark.definition != definition else mark.as_of
             if as_of > since:
                 labels[definition] = label
                 due.setdefault((definition, declared_in, since), []).append(bundle)
     for (definition, declared_in, since), bundles in due.items():
-        yield _Judge(labels[definition], declared_in, tuple(bundles), since)
+        shared = tuple(beside[definition, declared_in])
+        yield _Judge(labels[definition], declared_in, tuple(bundles), since, shared)
 
 
 def _label_of(project: CompiledProject, decision: str) -> CompiledLabel | None:
@@ -114,7 +136,7 @@ def _label_of(project: CompiledProject, decision: str) -> CompiledLabel | None:
 
 def _definition(label: CompiledLabel) -> str:
     """Hash of all that changes a label; not of its owner."""
-    return content_hash(msgspec.structs.replace(label, owner=""))[:16]
+    return content_hash([msgspec.structs.replace(label, owner=""), _RULES])[:16]
 
 
 def evidence_columns(project: CompiledProject, label: CompiledLabel, source: str) -> list[str]:
@@ -134,46 +156,88 @@ def read_labels(session: Session, label: str, *, until: Instant | None = None) -
     return rows.filter(pc.equal(rows["label"], label))
 
 
-def _changed(session: Session, decision: str, judge: _Judge, as_of: Instant) -> pa.Table:
+def _changed(session: Session, decision: str, judge: _Judge, as_of: Instant) -> Derived:
     """The rows of one label that are new or changed."""
-    label, since = judge.label, judge.since
-    project, facts_of = (
-        session.definitions.get(judge.declared_in),
-        session.definitions.facts(judge.declared_in),
+    label, since, lake = judge.label, judge.since, session.stores.lake
+    project = session.definitions.get(judge.declared_in)
+    facts_of = session.definitions.facts(judge.declared_in)
+    sources = [label.source, *label.censored_by, *([EXPOSURE.name] if label.exposed else [])]
+    reach = min(
+        _first_decided(lake, decision, since, as_of),
+        *(_reach(lake, facts_of, source, since, as_of) for source in sources),
     )
-    lake = session.stores.lake
-    sources = [label.source, *label.censored_by]
-    window_from = min(_reach(lake, facts_of, source, since, as_of) for source in sources) - label.horizon_us
-    window = {"decided_at": (max(window_from, BEGINNING), as_of + 1)}
-    asked = [name for name in label.asked if name != DECISION_ID]
-    decisions = lake.read(
-        decision_table(decision),
-        columns=["decision_id", "decided_at", "attempt", "bundle", *asked],
-        where=window,
-    )
-    own = pc.is_in(decisions["bundle"], value_set=pa.array(judge.bundles, pa.string()))
-    decisions = decisions.filter(pc.and_(pc.equal(decisions["attempt"], 0), own))
-    if not decisions.num_rows:
-        return LABEL_SCHEMA.empty_table()
-    oldest = pc.min(decisions["decided_at"].cast(pa.int64())).as_py()  # no earlier event is evidence
+    affected_from = reach - label.horizon_us
+    decisions = _decisions(lake, decision, label, judge.beside, affected_from - label.horizon_us, as_of)
+    decided_at = decisions["decided_at"].cast(pa.int64())
+    oldest = pc.min(decided_at.filter(pc.greater_equal(decided_at, max(affected_from, BEGINNING)))).as_py()
+    if oldest is None:
+        return NOTHING
     facts = {
         source: facts_of.rows(
             source, since=oldest, until=as_of + 1, columns=evidence_columns(project, label, source)
         )
-        for source in sources
+        for source in (label.source, *label.censored_by)
     }
-    opened = open_decisions(label, decisions, list(facts.values()), since=since, as_of=as_of)
-    existing = lake.read(LABELS, columns=LABEL_SCHEMA.names, where=window)
-    return attribute(
-        label,
-        opened,
+    evidence = Evidence(
         facts[label.source],
         {source: facts[source] for source in label.censored_by},
-        existing,
+        _exposures(facts_of, label, pc.min(decided_at).as_py(), as_of),
+        project.sources[label.source].order_by,
+    )
+    own = pc.is_in(decisions["bundle"], value_set=pa.array(judge.bundles, pa.string()))
+    judged = may_change(label, decisions, evidence, decision=decision, since=since, as_of=as_of)
+    window = {"decided_at": (oldest, as_of + 1)}
+    return attribute(
+        label,
+        decisions,
+        evidence,
         decision=decision,
         as_of=as_of,
         sql=session.stores.sql,
+        written=Derived(
+            lake.read(LABELS, columns=LABEL_SCHEMA.names, where=window),
+            lake.read(ATTRIBUTION, columns=ATTRIBUTION_SCHEMA.names, where=window),
+        ),
+        judged=judged & own.to_numpy(zero_copy_only=False),
     )
+
+
+def _decisions(
+    lake: LakeReader,
+    decision: str,
+    label: CompiledLabel,
+    bundles: tuple[str, ...],
+    since: Instant,
+    as_of: Instant,
+) -> pa.Table:
+    """The first answers of some bundles, made from an instant on, with what the label joins on."""
+    asked = [name for name in label.asked if name != DECISION_ID]
+    rows = lake.read(
+        decision_table(decision),
+        columns=["decision_id", "decided_at", "applied_at", "attempt", "bundle", *asked],
+        where={"decided_at": (max(since, BEGINNING), as_of + 1)},
+    )
+    own = pc.is_in(rows["bundle"], value_set=pa.array(bundles, pa.string()))
+    return rows.filter(pc.and_(pc.equal(rows["attempt"], 0), own))
+
+
+def _exposures(facts: Facts, label: CompiledLabel, oldest: Instant, as_of: Instant) -> pa.Table | None:
+    """What was shown of decisions made from an instant on; None for a label that does not ask."""
+    if not label.exposed:
+        return None
+    since = oldest - label.horizon_us
+    return facts.rows(EXPOSURE.name, since=since, until=as_of + 1, columns=("decision", "decision_id"))
+
+
+def _first_decided(lake: LakeReader, decision: str, since: Instant, as_of: Instant) -> Instant:
+    """The oldest decision that became known in `(since, as_of]`: one may come long after it was made."""
+    if since <= BEGINNING:
+        return since
+    known = lake.read(
+        decision_table(decision), columns=["decided_at"], where={"applied_at": (since + 1, as_of + 1)}
+    )
+    oldest = pc.min(known["decided_at"].cast(pa.int64())).as_py()
+    return since if oldest is None else min(since, oldest)
 
 
 def _reach(lake: LakeReader, facts: Facts, source: str, since: Instant, as_of: Instant) -> Instant:

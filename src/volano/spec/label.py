@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import msgspec
 
+from volano.spec.attribution import Attribution
 from volano.spec.fields import FieldRef, SchemaType
 from volano.spec.owner import Owner
 from volano.spec.source import Source
@@ -29,6 +30,9 @@ class Label:
             duration.
         censored_by: sources whose event for the same `on` means that the label will never be known.
         default: the value at maturity when no evidence came; without it such a label is censored.
+        combine: what several outcomes of one decision make: the `first` or `last` of them, `any` (of bools), or their
+            `sum`, each by the share that the decision has in it.
+        attribution: how an outcome that several decisions came before is divided among them; equally without it.
         owner: who answers for it.
     """
 
@@ -41,4 +45,6 @@ class Label:
     horizon: str | timedelta | None = None
     censored_by: Source | Sequence[Source] = ()
     default: bool | int | float | str | msgspec.UnsetType | None = msgspec.UNSET
+    combine: str = "first"
+    attribution: Attribution | None = None
     owner: Owner | None = None

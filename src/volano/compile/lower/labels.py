@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -13,12 +13,15 @@ from volano.compile.expressions import cast, identifier, read_expression
 from volano.compile.report import nearest
 from volano.compile.resolve import Definition
 from volano.plan.definitions import DECISION_ID, CompiledLabel, CompiledSource
+from volano.spec.attribution import Attribution
 from volano.spec.fields import FieldRef
 from volano.spec.source import Source
 from volano.spec.sql import Sql
 from volano.values.schema import DType, Field, Schema
 
 _VALUES = (DType.BOOL, DType.INT64, DType.FLOAT64)
+_COMBINE: Final = ("first", "last", "any", "sum")
+_CREDIT: Final = ("linear", "first", "last", "position", "decay")
 
 
 def lower_labels(ctx: Context) -> None:
@@ -37,9 +40,11 @@ def lower_labels(ctx: Context) -> None:
         on = _on(at, shape.schema, source, ctx)
         censored_by = _censored_by(at, on, source, ctx)
         value = _value(at, source, ctx)
+        credit = _credit(at, ctx)
         if value is None or horizon_us is None:
             continue
         value_sql, dtype = value
+        combine, dtype = _combine(at, dtype, ctx)
         has_default = at.value.default is not msgspec.UNSET
         ctx.labels[id(at.value)] = CompiledLabel(
             name=at.name,
@@ -53,6 +58,8 @@ def lower_labels(ctx: Context) -> None:
             censored_by=censored_by,
             default=_default(at, dtype, ctx) if has_default else None,
             has_default=has_default,
+            combine="" if combine == _COMBINE[0] else combine,
+            **credit,
         )
 
 
@@ -134,6 +141,72 @@ def _value(at: Definition, source: CompiledSource, ctx: Context) -> tuple[str, D
         return None
     is_column = source.schema.find(expression.sql) is not None
     return expression.sql if is_column else cast(expression, expression.dtype), expression.dtype
+
+
+def _combine(at: Definition, dtype: DType, ctx: Context) -> tuple[str, DType]:
+    """How several outcomes make one value, and the type of that."""
+    combine: Any = at.value.combine
+    if combine not in _COMBINE:
+        what = f"{ctx.title(at)}: combine={combine!r} is not a way to make one value of several outcomes."
+        ctx.mistake(at, what, nearest(combine, _COMBINE), "combine")
+    elif combine == "any" and dtype is not DType.BOOL:
+        what = f"{ctx.title(at)}: combine='any' asks whether one outcome is true, and its value is {NAMES[dtype]}."
+        ctx.mistake(at, what, 'write a condition, such as value=vo.sql("amount > 0")', "combine")
+    elif combine == "sum" and dtype is DType.BOOL:
+        what = f"{ctx.title(at)}: combine='sum' adds numbers, and its value is bool."
+        ctx.mistake(
+            at, what, 'count with value=vo.sql("CASE WHEN ... THEN 1 ELSE 0 END"), or say "any"', "combine"
+        )
+    elif combine == "sum":
+        return combine, DType.FLOAT64  # a share of a whole number is none
+    return str(combine), dtype
+
+
+def _credit(at: Definition, ctx: Context) -> dict[str, Any]:
+    """The fields of a compiled label that say how outcomes are divided; those of the default are left out."""
+    written: Any = at.value.attribution
+    if written is None:
+        return {}
+    if not isinstance(written, Attribution):
+        what = f"{ctx.title(at)}: attribution={written!r} is no vo.Attribution."
+        ctx.mistake(at, what, 'write attribution=vo.Attribution("last")', "attribution")
+        return {}
+    credit: Any = written.credit
+    found: dict[str, Any] = {}
+    if credit not in _CREDIT:
+        what = f"{ctx.title(at)}: {credit!r} is not a way to divide an outcome."
+        ctx.mistake(at, what, nearest(credit, _CREDIT), "attribution")
+    elif credit != _CREDIT[0]:
+        found["credit"] = credit
+    if _belongs(at, written.ends, "ends", "position", "ends=0.4", ctx):
+        ends: Any = written.ends
+        if isinstance(ends, bool) or not isinstance(ends, int | float) or not 0 < ends <= 0.5:
+            what = f"{ctx.title(at)}: ends={ends!r} is not a share that both the first and the last can get."
+            ctx.mistake(at, what, "give more than 0 and at most 0.5, such as ends=0.4", "attribution", "ends")
+        else:
+            found["ends"] = float(ends)
+    if _belongs(at, written.half_life, "half_life", "decay", 'half_life="1d"', ctx):
+        half_life_us = ctx.duration(at, written.half_life, "attribution", "half_life", least_us=1)
+        if half_life_us is not None:
+            found["half_life_us"] = half_life_us
+    exposed: Any = written.exposed
+    if not isinstance(exposed, bool):
+        what = f"{ctx.title(at)}: exposed={exposed!r} is neither True nor False."
+        ctx.mistake(at, what, "say exposed=True where only what was shown counts", "attribution", "exposed")
+    elif exposed:
+        found["exposed"] = True
+    return found
+
+
+def _belongs(at: Definition, value: object, name: str, credit: str, example: str, ctx: Context) -> bool:
+    """Whether a parameter of one credit rule is there; a mistake when it is missing, or given to another rule."""
+    own = at.value.attribution.credit == credit
+    if own and value is None:
+        ctx.mistake(at, f"{ctx.title(at)}: {credit} credit has no {name}.", f"write {example}", "attribution")
+    if not own and value is not None:
+        mend = f'remove {name}=, or write vo.Attribution("{credit}", {example})'
+        ctx.mistake(at, f"{ctx.title(at)}: {name}= is of {credit} credit alone.", mend, "attribution", name)
+    return own and value is not None
 
 
 def _default(at: Definition, dtype: DType, ctx: Context) -> bool | int | float | None:

@@ -68,6 +68,8 @@ def lower_models(ctx: Context) -> None:
         request = _request(at, ctx)
         label = _label(at, ctx)
         history = _history(at, request, ctx)
+        if history is not None:
+            _check_history(at, ctx)
         trainer = _trainer(at, ctx)
         retrain_us = ctx.duration(at, at.value.retrain, "retrain", least_us=1)
         if not at.value.features:
@@ -110,6 +112,14 @@ def _label(at: Definition, ctx: Context) -> str:
         return ""
     found = ctx.refer(at, at.value.label, "label", "label")
     return found.name if found else ""
+
+
+def _check_history(at: Definition, ctx: Context) -> None:
+    """A past request was no decision: it was shown to nobody."""
+    label = ctx.labels.get(id(at.value.label))
+    if label is not None and label.exposed:
+        what = f"{ctx.title(at)}: its label counts only what was shown, and requests of the past never were."
+        ctx.mistake(at, what, "leave the history out, or exposed=True of the label", "history")
 
 
 def _history(at: Definition, request: SchemaType | None, ctx: Context) -> str | None:

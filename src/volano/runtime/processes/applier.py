@@ -12,7 +12,6 @@ from volano.collect.applier import Applier
 from volano.errors import StoreBusyError
 from volano.kernels.compiled import warm
 from volano.runtime.processes.beats import Beat, Beats
-from volano.runtime.processes.collector import settle
 from volano.runtime.session import Session
 
 _REST_S: Final = 0.003
@@ -53,7 +52,6 @@ def run_applier(session: Session, stop: Event, ready: Callable[[], None]) -> Non
         )
 
     beat()
-    settle()
     ready()
     while True:
         now = clock.elapsed_ns() // 1_000
