@@ -56,6 +56,7 @@ from volano.project import Project
 from volano.protocols.lake import LakeReader
 from volano.records.journal import EventReceived, decode_record
 from volano.runtime.clock import SystemClock
+from volano.runtime.processes.collector import settle
 from volano.runtime.processes.worker import Worker, random_bytes
 from volano.runtime.templates import write_template
 from volano.stores.delta_lake import DeltaLake
@@ -326,6 +327,7 @@ def commit(plan: Plan, folder: Path) -> dict[str, Any]:
             session.definitions.of_state, stores.journal_reader, stores.apply_log_reader, fresh,
             definitions=session.definitions.get,
         )  # fmt: skip
+        settle()  # as the committer's process does
         began, cpu = time.perf_counter(), time.process_time()
         n_rows = committer.step()
         ours_s, ours_cpu_s = time.perf_counter() - began, time.process_time() - cpu

@@ -16,6 +16,7 @@ from volano.learn.training_set import Difference, TrainingSet
 from volano.plan.plan import Plan
 from volano.protocols.clock import Clock
 from volano.protocols.reporter import Reporter
+from volano.records.elsewhere import DecisionElsewhere
 from volano.records.job import JobRun
 from volano.records.journal import DecisionMade, Operation
 from volano.records.learning import ModelVersion, ReleaseEvent, TrainingSetManifest
@@ -92,6 +93,14 @@ class Project:
     def observe_many(self, source: str, events: Sequence[Mapping[str, Any] | bytes]) -> list[Receipt]:
         """Take events of one source in, in one append; a bad one does not harm its neighbours."""
         return self._work.session.observe(source, events)
+
+    def log_decision(self, name: str, logged: DecisionElsewhere | bytes) -> DecisionMade:
+        """Log a decision that something else made: it is labelled and trained on like ours.
+
+        Its features are computed from history, as of its `decided_at`. The same one again changes nothing; another one
+        under its id is set aside as a conflict.
+        """
+        return self._work.session.log_decision(name, logged)
 
     def log_exposure(
         self,

@@ -72,7 +72,13 @@ async def asker(folder: Path, *, name: str = "worker_0", **options: Any) -> Asyn
     """An application over a project, started up; shut down at the end."""
     worker = Worker(folder, name, SystemClock(), random_bytes)
     said: list[str] = []
-    settings = {"needs_token": False, "most_body_bytes": 1 << 20, "most_behind_bytes": 1 << 28, **options}
+    settings = {
+        "needs_token": False,
+        "most_body_bytes": 1 << 20,
+        "most_batch_events": 10_000,
+        "most_behind_bytes": 1 << 28,
+        **options,
+    }
     app = App(worker, tokens=lambda: Tokens(list_tokens(worker.stores.catalog)), say=said.append, **settings)
     asking = Asker(app, worker)
     asking.said = said

@@ -189,7 +189,8 @@ def test_the_description_names_every_route_and_field(shop: Path) -> None:
         async with asker(shop) as http:
             told = (await http.ask("GET", "/v1/openapi.json")).body
             assert set(told["paths"]) == {
-                f"/v1/decide/{DECISION}", f"/v1/observe/{SOURCE}", "/v1/observe", "/v1/receipts/{receipt_id}",
+                f"/v1/decide/{DECISION}", f"/v1/decisions/{DECISION}", f"/v1/observe/{SOURCE}",
+                "/v1/observe/exposure", "/v1/observe/action_taken", "/v1/observe", "/v1/receipts/{receipt_id}",
             }  # fmt: skip
             event = told["components"]["schemas"][f"event.{SOURCE}"]
             assert set(event["properties"]) == set(order(1)) == set(event["required"])

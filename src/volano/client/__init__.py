@@ -6,16 +6,20 @@
 'accept'
 """
 
-from volano.client.answers import Decided, Receipt, RefusedError, UnreachableError
+from volano.client.answers import RefusedError, UnreachableError
 from volano.client.asynchronous import AsyncClient
 from volano.client.buffered import BufferedObserver
 from volano.client.synchronous import Client
+from volano.records.answers import Decided
+from volano.records.answers import LoggedAnswer as LoggedDecision
+from volano.records.answers import ReceiptAnswer as Receipt
 
 __all__ = [
     "AsyncClient",
     "BufferedObserver",
     "Client",
     "Decided",
+    "LoggedDecision",
     "Receipt",
     "RefusedError",
     "UnreachableError",

@@ -7,33 +7,8 @@ from typing import Any
 import msgspec
 
 from volano.errors import VolanoError
-
-
-class Decided(msgspec.Struct, frozen=True):
-    """A decision. `fallback` says why the policy did not answer; empty when it did."""
-
-    decision_id: str
-    action: str
-    propensity: float
-    score: float | None
-    fallback: str
-    model_version: str
-    release_id: str
-    decided_at: str
-    features_as_of: str
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """How one event stands: `pending`, `stored`, `duplicate`, `conflict`, `quarantined` or `refused`.
-
-    `code`, `field` and `message` say what is wrong with it, if anything is.
-    """
-
-    receipt_id: str
-    status: str
-    code: str = ""
-    field: str = ""
-    message: str = ""
+from volano.records.answers import Decided, LoggedAnswer
+from volano.records.answers import ReceiptAnswer as Receipt
 
 
 class RefusedError(VolanoError):
@@ -92,6 +67,11 @@ def decode_receipt(body: bytes) -> Receipt:
 def decode_receipts(body: bytes) -> list[Receipt]:
     """Receipts from an answer."""
     return msgspec.json.decode(body, type=list[Receipt])
+
+
+def decode_logged(body: bytes) -> LoggedAnswer:
+    """The answer to a decision made elsewhere."""
+    return msgspec.json.decode(body, type=LoggedAnswer)
 
 
 def encode(value: Any) -> bytes:

@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from volano.client.answers import Receipt, RefusedError, UnreachableError
+from volano.client.answers import RefusedError, UnreachableError
 from volano.client.answers import encode as encode_json
 from volano.client.synchronous import Client
 from volano.errors import StoreFullError
 from volano.protocols.journal import JournalReader, JournalWriter
+from volano.records.answers import ReceiptAnswer as Receipt
 
 _SENT: Final = "sent.json"
 _BATCH: Final = 500

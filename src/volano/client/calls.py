@@ -6,19 +6,21 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from volano.client.answers import (
-    Decided,
-    Receipt,
     UnreachableError,
     decode_decided,
+    decode_logged,
     decode_receipt,
     decode_receipts,
     encode,
     refusal,
 )
+from volano.records.answers import Decided, LoggedAnswer
+from volano.records.answers import ReceiptAnswer as Receipt
 from volano.values.identities import uuid7
 
 T = TypeVar("T")
@@ -41,7 +43,7 @@ class Call(NamedTuple, Generic[T]):
 def decide_call(name: str, request: Mapping[str, Any] | bytes, decision_id: str | None) -> Call[Decided]:
     """Ask for a decision. Without an id of the caller's one is made here, so that a retry is the same decision."""
     if decision_id is None:
-        decision_id = uuid7(time.time_ns() // 1_000, os.urandom(8))
+        decision_id = new_id()
     body = request if isinstance(request, bytes) else encode(request)
     return Call(
         "POST",
@@ -53,16 +55,52 @@ def decide_call(name: str, request: Mapping[str, Any] | bytes, decision_id: str 
 
 
 def observe_call(
-    source: str, events: Sequence[Mapping[str, Any] | bytes], operation: str, revision: int
+    source: str, event: Mapping[str, Any] | bytes, operation: str, revision: int, wait: bool
+) -> Call[Receipt]:
+    """Send one event."""
+    many = _observe_call(source, [event], operation, revision, wait)
+    return Call(many.method, many.path, many.body, many.headers, lambda body: many.read(body)[0])
+
+
+def observe_many_call(
+    source: str, events: Sequence[Mapping[str, Any] | bytes], wait: bool
 ) -> Call[list[Receipt]]:
     """Send events of one source."""
-    query = "" if operation == "insert" else "?" + urlencode({"operation": operation, "revision": revision})
-    path = f"/v1/observe/{quote(source, safe='')}{query}"
+    return _observe_call(source, events, "insert", 0, wait)
+
+
+def _observe_call(
+    source: str, events: Sequence[Mapping[str, Any] | bytes], operation: str, revision: int, wait: bool
+) -> Call[list[Receipt]]:
+    asked = {} if operation == "insert" else {"operation": operation, "revision": str(revision)}
+    path = f"/v1/observe/{quote(source, safe='')}{_query(asked, wait)}"
     parts = [event if isinstance(event, bytes) else encode(event) for event in events]
     if len(parts) == 1 and not parts[0].lstrip().startswith(b"["):
         # An event alone goes as it is: one that is no JSON ends in quarantine, not as a broken batch.
         return Call("POST", path, parts[0], {}, lambda body: [decode_receipt(body)])
     return Call("POST", path, b"[" + b",".join(parts) + b"]", {}, decode_receipts)
+
+
+def log_decision_call(name: str, logged: Mapping[str, Any], wait: bool) -> Call[LoggedAnswer]:
+    """Log a decision made elsewhere."""
+    path = f"/v1/decisions/{quote(name, safe='')}{_query({}, wait)}"
+    return Call("POST", path, encode(logged), {}, decode_logged)
+
+
+def _query(asked: dict[str, str], wait: bool) -> str:
+    if wait:
+        asked = {**asked, "wait": "true"}
+    return "?" + urlencode(asked) if asked else ""
+
+
+def new_id() -> str:
+    """An id for what has none: made once, so that a retry is the same."""
+    return uuid7(time.time_ns() // 1_000, os.urandom(8))
+
+
+def now() -> datetime:
+    """The caller's time."""
+    return datetime.now(UTC)
 
 
 def receipt_call(receipt_id: str) -> Call[Receipt]:

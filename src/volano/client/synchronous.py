@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-from volano.client.answers import Decided, Receipt
-from volano.client.calls import (
-    BUSY,
-    Call,
-    Tries,
-    decide_call,
-    observe_call,
-    read_answer,
-    receipt_call,
-)
+from volano.client.calls import BUSY, Call, Tries, read_answer
 from volano.client.transport import import_httpx
+from volano.client.verbs import Verbs
+from volano.records.answers import Decided, LoggedAnswer
+from volano.records.answers import ReceiptAnswer as Receipt
 
 T = TypeVar("T")
 
 
-class Client:
+class Client(Verbs[Decided, Receipt, list[Receipt], LoggedAnswer]):
     """Talks to a served project.
 
     Args:
@@ -42,41 +35,6 @@ class Client:
         self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers)
         self._retries = retries
         self._url = url
-
-    def decide(
-        self, name: str, request: Mapping[str, Any] | bytes, *, decision_id: str | None = None
-    ) -> Decided:
-        """Ask for a decision.
-
-        Args:
-            name: of the decision.
-            request: field values by name, or JSON.
-            decision_id: yours, to find it by later; one is made when None.
-
-        Raises:
-            RefusedError: the request does not fit, the decision is unknown, or the token may not.
-            UnreachableError: no answer after all retries.
-        """
-        return self._send(decide_call(name, request, decision_id))
-
-    def observe(
-        self, source: str, event: Mapping[str, Any] | bytes, *, operation: str = "insert", revision: int = 0
-    ) -> Receipt:
-        """Send one event; it is on the server's disk when this returns.
-
-        Args:
-            operation: `insert` states a row; `correct` and `retract` replace it by id.
-            revision: 0 for an insert, higher for what replaces it.
-        """
-        return self._send(observe_call(source, [event], operation, revision))[0]
-
-    def observe_many(self, source: str, events: Sequence[Mapping[str, Any] | bytes]) -> list[Receipt]:
-        """Send events of one source in one request; one receipt each, in order."""
-        return self._send(observe_call(source, events, "insert", 0)) if events else []
-
-    def receipt(self, receipt_id: str) -> Receipt:
-        """How an accepted event ended, as far as it has."""
-        return self._send(receipt_call(receipt_id))
 
     def close(self) -> None:
         """Close the connections."""

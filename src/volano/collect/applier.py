@@ -67,6 +67,9 @@ _OTHER_PAYLOAD: Final[Problem] = (
 _OTHER_REQUEST: Final[Problem] = (
     "conflict", "", "the same decision id came before with another request; the first stays"
 )  # fmt: skip
+_OTHER_ANSWER: Final[Problem] = (
+    "conflict", "", "the same decision id came before with another answer; the first stays"
+)  # fmt: skip
 _RECOVERED_AT_ONCE: Final = 64
 
 
@@ -392,6 +395,8 @@ class _Batch:
             return Applied(_CONFLICT, stamp, _OTHER_REQUEST)
         if _answer(record) in known.answers:
             return Applied(_DUPLICATE, stamp)
+        if record.origin:
+            return Applied(_CONFLICT, stamp, _OTHER_ANSWER)
         attempt = max(known.next_attempt, record.attempt)
         self._remember_answer(record, key, attempt, place)
         return Applied(_STORED, stamp, None, None if attempt == record.attempt else attempt)

@@ -7,18 +7,20 @@ one was.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import groupby
 from typing import Any, Final, NamedTuple, assert_never
 
 import pyarrow as pa
 
-from volano.collect.applied import AppliedEntry, applied_entries
-from volano.collect.schemas import Misfit, SourceSchema
+from volano.collect.applied import AppliedRun, applied_runs
+from volano.collect.event_rows import EventRows
+from volano.collect.schemas import SourceSchema
 from volano.collect.tables import (
     DECISION_COLUMNS,
-    FACT_COLUMNS,
     QUARANTINE,
     QUARANTINE_COLUMNS,
     RECEIPT_COLUMNS,
@@ -50,6 +52,8 @@ from volano.values.instants import BEGINNING
 WRITER: Final = "committer"
 """The name under which the lake remembers what was committed."""
 _BATCHES_A_READ: Final = 1_024
+_MADE_ELSEWHERE: Final = ""
+"""The feature service of a decision that we did not make: it has no features."""
 _NO_PROBLEM: Final = ("", "", "")
 
 
@@ -125,26 +129,23 @@ class Committer:
             yield run
 
     def _commit(self, batches: list[ApplyBatch]) -> int:
-        tables = self._sort(applied_entries(self._journal, batches))
+        parts: defaultdict[str, list[pa.Table]] = defaultdict(list)
+        for run in applied_runs(self._journal, batches):
+            work = _Run(run)
+            for name in work.places:
+                places = work.after(self._last_of(name), work.places[name])
+                if places:
+                    parts[name].append(self._build(name, work, places))
+        if RECEIPTS not in parts:  # how far they are is how far every table is
+            parts[RECEIPTS] = [RECEIPT_COLUMNS.empty_table()]
         n_rows = 0
-        tables.setdefault(RECEIPTS, [])  # how far they are is how far every table is
-        for name in sorted(tables, key=lambda name: (name == RECEIPTS, name)):
-            built = self._build(name, tables[name])
+        for name in sorted(parts, key=lambda name: (name == RECEIPTS, name)):
+            built = pa.concat_tables(parts.pop(name), promote_options="default")
             self._ensure(name, built.schema)
             self._lake.append(name, built, writer=WRITER, sequence=batches[-1].sequence)
             self._committed[name] = batches[-1].sequence
             n_rows += built.num_rows
         return n_rows
-
-    def _sort(self, entries: Iterable[AppliedEntry]) -> dict[str, list[_Row]]:
-        """Records by the table they belong to, without those that their table holds already."""
-        tables: defaultdict[str, list[_Row]] = defaultdict(list)
-        for sequence, entry, applied in entries:
-            record = decode_record(entry.record)
-            for name in destinations(record, applied.status):
-                if sequence > self._last_of(name):
-                    tables[name].append(_Row(record, applied))
-        return tables
 
     def _last_of(self, table: str) -> int:
         if table not in self._committed:
@@ -163,42 +164,27 @@ class Committer:
         self._tables[table] = whole
         self._created.add(table)
 
-    def _build(self, table: str, rows: list[_Row]) -> pa.Table:
+    def _build(self, table: str, work: _Run, places: list[int]) -> pa.Table:
         if table == RECEIPTS:
-            return _receipts(rows)
+            return work.receipts(places)
         if table == QUARANTINE:
-            return _quarantine(rows)
+            return _quarantine(work.rows(places))
         if table == SHADOWS:
-            return _shadows(rows)
-        if isinstance(rows[0].record, EventReceived):
-            return self._facts(rows)
-        return self._decisions(rows)
+            return _shadows(work.rows(places))
+        first = work.records[places[0]]
+        if isinstance(first, EventReceived):
+            return work.events(places).facts(self._schema(first.source, len(places)))
+        return self._decisions(work.rows(places))
 
-    def _facts(self, rows: list[_Row]) -> pa.Table:
-        source = rows[0].record.source
+    def _schema(self, source: str, n_events: int) -> SourceSchema:
         schema = self._schemas.get(source)
         if schema is None:
             raise StateMismatchError(
-                f"The journal holds {len(rows)} events of the source {source!r}, which the project no longer has.",
+                f"The journal holds {n_events} events of the source {source!r}, which the project no longer has.",
                 where=f"source {source}",
                 mend="declare the source again until its events are committed",
             )
-        try:
-            cells = [schema.values(row.record.payload) for row in rows]
-        except Misfit as misfit:
-            raise StateMismatchError(
-                f"Accepted events of {source!r} no longer fit its schema: {misfit.problem[2]}.",
-                where=f"source {source}, column {misfit.problem[1]}",
-                mend="give the changed column a new name, or change its type back until everything is committed",
-            ) from misfit
-        columns = _fact_columns(rows, cells, schema.time_at)
-        arrays = [pa.array(columns[field.name], field.type) for field in FACT_COLUMNS]
-        fields = list(FACT_COLUMNS)
-        for field, values in zip(schema.source.schema.fields, zip(*cells, strict=True), strict=True):
-            if field.name not in FACT_COLUMNS.names:
-                fields.append(pa.field(field.name, ARROW_TYPES[field.dtype]))
-                arrays.append(pa.array(values, fields[-1].type))
-        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+        return schema
 
     def _decisions(self, rows: list[_Row]) -> pa.Table:
         def maker(row: _Row) -> tuple[str, str]:
@@ -211,7 +197,7 @@ class Committer:
     def _decisions_of(self, bundle: str, version: str, rows: list[_Row]) -> pa.Table:
         name = rows[0].record.decision
         found = self._logged_with(bundle, name)
-        if found is None or found[0].version != version:
+        if found is None or version not in (found[0].version, _MADE_ELSEWHERE):
             raise StateMismatchError(
                 f"{len(rows)} decisions of {name!r} name feature service version {version}, which bundle "
                 f"{bundle[:12]} does not declare.",
@@ -243,6 +229,65 @@ class Committer:
         if declared is None:
             return None
         return project.model(declared.model).service, project.requests[declared.request]
+
+
+class _Run:
+    """Some records, and at which places among them lies what goes into each table.
+
+    Few at a time: they are turned into Arrow while they still lie in the processor's cache.
+    """
+
+    def __init__(self, run: AppliedRun) -> None:
+        self._batches = run.batches
+        self.records: list[Any] = [decode_record(entry.record) for entry in run.entries]
+        self._fates = [fate for batch in run.batches for fate in batch.applied]
+        self.places = self._sort()
+
+    def _sort(self) -> dict[str, list[int]]:
+        """In order; a record may go into several tables."""
+        tables: defaultdict[str, list[int]] = defaultdict(list)
+        notes: dict[tuple[type, str, str], list[Callable[[int], None]]] = {}
+        for at, (record, fate) in enumerate(zip(self.records, self._fates, strict=True)):
+            kind = type(record)
+            key = (kind, record.source if kind is EventReceived else record.decision, fate.status)
+            found = notes.get(key)
+            if found is None:
+                found = notes[key] = [tables[name].append for name in destinations(record, fate.status)]
+            for note in found:
+                note(at)
+        return tables
+
+    def after(self, sequence: int, places: list[int]) -> list[int]:
+        """Of some places, those of batches above a sequence: a table may hold the others already."""
+        n_records = sum(len(batch.applied) for batch in self._batches if batch.sequence <= sequence)
+        return places[bisect_left(places, n_records) :]
+
+    def rows(self, places: list[int]) -> list[_Row]:
+        return [_Row(self.records[at], self._fates[at]) for at in places]
+
+    def events(self, places: list[int]) -> EventRows:
+        """What lies at some places, all of it events."""
+        return self._events.take(places if self._ranks is None else [self._ranks[at] for at in places])
+
+    def receipts(self, places: list[int]) -> pa.Table:
+        """The rows of receipts: of events, and of what is a receipt itself."""
+        if self._ranks is None:
+            return self.events(places).receipts()
+        events = [at for at in places if at in self._ranks]
+        others = [at for at in places if at not in self._ranks]
+        tables = [_receipts(self.rows(others))] if others else []
+        return pa.concat_tables([self.events(events).receipts(), *tables] if events else tables)
+
+    @cached_property
+    def _ranks(self) -> dict[int, int] | None:
+        """The place of each event among the events; None where all records are events."""
+        events = [at for at, record in enumerate(self.records) if type(record) is EventReceived]
+        return None if len(events) == len(self.records) else {at: rank for rank, at in enumerate(events)}
+
+    @cached_property
+    def _events(self) -> EventRows:
+        whole = EventRows(self.records, self._fates)
+        return whole if self._ranks is None else whole.take(list(self._ranks))
 
 
 def destinations(record: JournalRecord, status: str) -> tuple[str, ...]:
@@ -285,24 +330,6 @@ def _identity(record: JournalRecord) -> _Identity:
         case ShadowScored():
             return _Identity(None, record.decision, record.decision_id, record.attempt, record.scored_at)
     assert_never(record)
-
-
-def _fact_columns(rows: list[_Row], cells: list[tuple[Any, ...]], time_at: int) -> dict[str, list[Any]]:
-    applied_at = [row.applied.applied_at for row in rows]
-    return {
-        "event_id": [row.record.event_id for row in rows],
-        "revision": [row.record.revision for row in rows],
-        "operation": [row.record.operation.value for row in rows],
-        "event_time": [values[time_at] for values in cells],
-        "received_at": [row.record.received_at for row in rows],
-        "applied_at": applied_at,
-        "known_at": [
-            row.applied.applied_at if row.record.known_at is None else row.record.known_at for row in rows
-        ],
-        "receipt_id": [row.record.receipt_id for row in rows],
-        "payload_hash": [row.record.payload_hash for row in rows],
-        "too_late": [row.applied.late for row in rows],
-    }
 
 
 def _decision_column(field: pa.Field, rows: list[_Row]) -> pa.Array:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from volano.collect.moments import instant_of, instants_of
 from volano.errors import VolanoError
 from volano.plan.definitions import CompiledSource
 from volano.records.journal import Operation
@@ -35,8 +36,6 @@ _TYPES: Final[dict[DType, Any]] = {
     DType.LIST_INT64: list[int],
     DType.LIST_STRING: list[str],
 }
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _EARLIEST: Final = -62_135_596_800_000_000
 _JSON: Final = msgspec.json.Encoder()
 _LOOSE: Final = msgspec.json.Encoder(enc_hook=repr)
@@ -129,7 +128,7 @@ class SourceSchema:
         moment = self._time_of(row)
         event_time: Instant | None = None
         if moment is not None:
-            event_time = (moment - _EPOCH) // _MICROSECOND
+            event_time = instant_of(moment)
             if event_time < _EARLIEST:
                 message = f"{moment.isoformat()} lies before the year 1 in UTC"
                 raise Misfit(("out_of_range", self.source.event_time, message))
@@ -168,17 +167,30 @@ class SourceSchema:
         for at in self._timestamps:
             moment = cells[at]
             if moment is not None:
-                cells[at] = (moment - _EPOCH) // _MICROSECOND
+                cells[at] = instant_of(moment)
         return tuple(cells)
+
+    def columns(self, payloads: Sequence[bytes]) -> list[list[Scalar]]:
+        """`values` of many events, column by column.
+
+        Raises:
+            Misfit: a column has changed its type since.
+        """
+        try:
+            rows = list(map(self._reader.decode, payloads))
+        except msgspec.MsgspecError as error:
+            raise Misfit(_problem(str(error))) from None
+        columns: list[list[Any]] = [list(map(attrgetter(name), rows)) for name in self.names]
+        for at in self._timestamps:
+            columns[at] = instants_of(columns[at])
+        return columns
 
     def _join(self, found: Any) -> str:
         if self._id_is_text:
             text: str = found
             return text
         values = found if len(self.source.id_columns) > 1 else (found,)
-        return event_id(
-            [(value - _EPOCH) // _MICROSECOND if isinstance(value, datetime) else value for value in values]
-        )
+        return event_id([instant_of(value) if isinstance(value, datetime) else value for value in values])
 
     def _require_finite(self, row: Any) -> None:
         """JSON knows no NaN: written as null it would change its meaning between here and the lake."""

@@ -51,6 +51,7 @@ DECISION_COLUMNS: Final = pa.schema(
         ("subject", pa.string()),
         ("purpose", pa.string()),
         ("source_event_id", pa.string()),
+        ("origin", pa.string()),
     ]
 )
 SHADOW_COLUMNS: Final = pa.schema(

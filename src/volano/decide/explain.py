@@ -70,13 +70,14 @@ class ExplainedDecision(msgspec.Struct, frozen=True):
     policy: CompiledPolicy
     score: float | None
     action: str
-    propensity: float
+    propensity: float | None
     propensity_method: str
     fallback: str
     deadline_us: int
     latency_us: dict[str, int]
     labels: tuple[Label, ...]
     shadows: tuple[ShadowScored, ...]
+    origin: str = ""
 
 
 def explain_decision(
@@ -100,7 +101,7 @@ def explain_decision(
     """
     definition = project.decision(made.decision)
     service = project.model(made.model).service
-    if service.version != made.service_version:
+    if not made.origin and service.version != made.service_version:
         raise StateMismatchError(
             f"Decision {made.decision_id} read the features of service {made.service_version}, not {service.version}.",
             where=f"decision {made.decision}",
@@ -140,6 +141,7 @@ def explain_decision(
         latency_us=made.latency_us,
         labels=tuple(sorted(labels, key=lambda label: label.computed_at)),
         shadows=tuple(sorted(shadows, key=lambda shadow: shadow.model_version)),
+        origin=made.origin,
     )
 
 
@@ -172,13 +174,14 @@ def decision_of_row(row: Mapping[str, Any], *, namespace: str, decision: str) ->
         name.removeprefix(_REQUEST): value for name, value in values.items() if name.startswith(_REQUEST)
     }
     features = [value for name, value in values.items() if name.startswith(_FEATURE)]
-    if values.get("fallback") and not any(value is not None for value in features):
+    if (values.get("fallback") or values.get("origin")) and not any(value is not None for value in features):
         features = []
     own = {
         field: values[field]
         for field in DecisionMade.__struct_fields__
         if field in values and field not in ("request", "features", "latency_us")
     }
+    own["origin"] = own.get("origin") or ""  # rows from before there was the column
     if own.get("features_as_of") is None:  # nothing was visible, or the fallback answered before it was read
         own["features_as_of"] = BEGINNING
     latency_us = dict(row.get("latency_us") or ())

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from volano.plan.definitions import CompiledProject, CompiledSource
+from volano.records import elsewhere
 from volano.values.schema import DType, Field, Schema
 
 EXPOSURE: Final = CompiledSource(
-    name="exposure",
+    name=elsewhere.EXPOSURE,
     event="Exposure",
     schema=Schema(
         (
@@ -37,7 +38,7 @@ EXPOSURE: Final = CompiledSource(
 """What was really shown of a decision, and when. `shown` is null where it was the action itself."""
 
 ACTION_TAKEN: Final = CompiledSource(
-    name="action_taken",
+    name=elsewhere.ACTION_TAKEN,
     event="ActionTaken",
     schema=Schema(
         (

@@ -1,13 +1,41 @@
-"""What happened outside of Volano to a decision, as events of the built-in sources: what clients write."""
+"""What happened outside of Volano: decisions made elsewhere, what was shown, what was done. What clients write."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Final
 
-EXPOSURE = "exposure"
-ACTION_TAKEN = "action_taken"
+import msgspec
+
+EXPOSURE: Final = "exposure"
+ACTION_TAKEN: Final = "action_taken"
 """The names of the built-in sources (`plan.built_in`)."""
+
+
+class DecisionElsewhere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A decision that something else made: an older system, a person, a rule.
+
+    Args:
+        decision_id: its own; sent twice it counts once.
+        request: what was asked, a JSON object with the fields of the decision's request.
+        action: one of the decision's actions.
+        decided_at: aware.
+        propensity: the probability of that action given what was known; null where nobody knows it.
+        propensity_method: how it was got, such as `deterministic`; `unknown` where nobody knows it.
+        origin: what made it.
+    """
+
+    decision_id: str
+    request: msgspec.Raw
+    action: str
+    decided_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    propensity: float | None
+    propensity_method: str
+    score: float | None = None
+    origin: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "external"
+    cost: float | None = None
+    subject: str | None = None
+    purpose: str = ""
 
 
 def exposure_event(

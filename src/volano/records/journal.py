@@ -96,8 +96,10 @@ class DecisionMade(msgspec.Struct, frozen=True, tag="decision", tag_field="type"
         decided_at: the end q of its windows.
         features_as_of: the newest applied stamp that was visible.
         action: what was chosen; `propensity` its probability given the context, `propensity_method` how it was got.
+            None where something else decided and nobody knows it.
         fallback: why the fallback answered; empty when the policy did.
         latency_us: by part (features, model, policy, total); measured by the caller's stopwatch.
+        origin: what made the decision; empty when we did. One made elsewhere names no feature service.
     """
 
     decision_id: str
@@ -114,7 +116,7 @@ class DecisionMade(msgspec.Struct, frozen=True, tag="decision", tag_field="type"
     features_as_of: Instant
     score: float | None
     action: str
-    propensity: float
+    propensity: float | None
     propensity_method: str
     attempt: int = 0
     unit: str = ""
@@ -128,6 +130,7 @@ class DecisionMade(msgspec.Struct, frozen=True, tag="decision", tag_field="type"
     subject: str | None = None
     purpose: str = ""
     source_event_id: str | None = None
+    origin: str = ""
 
 
 class ShadowScored(msgspec.Struct, frozen=True, tag="shadow", tag_field="type", omit_defaults=True):

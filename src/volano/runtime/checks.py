@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from volano.collect.tables import decision_table
 from volano.compile.state import state_groups
+from volano.decide.elsewhere import UNKNOWN
 from volano.errors import AuthorCodeError, JobError, VolanoError
 from volano.learn.checks import check_disjoint, check_label_rows, check_releases
 from volano.learn.release import champions, history
@@ -111,6 +112,9 @@ def audit_decisions(
     if lake.version(table) is None:
         return AuditReport(0, 0, 0, ())
     rows = lake.read(table, where=None if until is None else {"applied_at": (None, until + 1)})
+    rows = rows.filter(
+        pc.not_equal(rows["service_version"], "")
+    )  # what was decided elsewhere was served nothing
     reports = []
     for bundle in pc.unique(rows["bundle"]).to_pylist():
         made = rows.filter(pc.equal(rows["bundle"], bundle))
@@ -301,7 +305,8 @@ def _propensities(session: Session) -> str:
             pc.or_(pc.less_equal(rows["propensity"], 0.0), pc.greater(rows["propensity"], 1.0)),
             pc.equal(rows["propensity_method"], ""),
         )
-        offenders = rows.filter(pc.fill_null(wrong, True))
+        is_unknown = pc.and_(rows["propensity"].is_null(), pc.equal(rows["propensity_method"], UNKNOWN))
+        offenders = rows.filter(pc.and_(pc.fill_null(wrong, True), pc.invert(is_unknown)))
         if offenders.num_rows:
             raise _broken(
                 f"{offenders.num_rows} decisions of {decision}; first {offenders['decision_id'][0].as_py()}."

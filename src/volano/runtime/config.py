@@ -41,6 +41,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         future_tolerance: how far in the future an event's own time may lie at the door.
         parent_within: how long an exposure or action taken waits for the decision that it names.
         max_body_mib: most that the body of one HTTP request may have.
+        max_batch_events: most events that one HTTP request may bring.
         max_behind_mib: observations are refused (429) while more of the journal than this waits for the applier.
         online_map_gib: address space of the embedded online store (sparse; not disk).
         stores: the adapters.
@@ -53,6 +54,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     future_tolerance: str = "5m"
     parent_within: str = "7d"
     max_body_mib: int = 16
+    max_batch_events: int = 10_000
     max_behind_mib: int = 256
     online_map_gib: int = 64
     stores: StoreNames = StoreNames()

@@ -108,9 +108,15 @@ class Frames:
             rows = rows.add_column(0, "decision", pa.repeat(decision.name, rows.num_rows))
             served = pc.equal(rows["service_version"], model.service.version)
             found.append(rows.filter(served).select(schema.names).cast(schema))
+            # What was decided elsewhere saw none of our features: they are those of production at that instant.
+            request = self._project.requests[decision.request]
+            elsewhere = _askable(rows.filter(pc.equal(rows["service_version"], "")), request)
+            if elsewhere.num_rows:
+                computed = self._compute(model, _spine(elsewhere, as_of="decided_at"), Mode.HISTORY, stamp)
+                found.append(_frame(elsewhere, computed, model.service).select(schema.names).cast(schema))
             # What fell back before its features were read saw nothing: there is nothing to recompute.
             others = rows.filter(pc.and_(pc.invert(served), rows["features_as_of"].is_valid()))
-            others = _askable(others, self._project.requests[decision.request])
+            others = _askable(others, request)
             if others.num_rows:
                 computed = self._compute(model, _spine(others, as_of="features_as_of"), Mode.REPLAY, stamp)
                 found.append(_frame(others, computed, model.service).select(schema.names).cast(schema))
@@ -180,7 +186,7 @@ class Frames:
         return pa.concat_tables([logged.cast(LABEL_SCHEMA), past.cast(LABEL_SCHEMA)])
 
     def _answered(self, model: CompiledModel, stamp: Instant) -> pa.Table:
-        """What was asked live by a stamp and saw its features: source_event_id, decided_at."""
+        """What was asked live by a stamp and saw features, or was decided elsewhere: source_event_id, decided_at."""
         lake = self._session.stores.lake
         found = [_ANSWERED.empty_table()]
         for decision in self._project.decisions.values():
@@ -189,10 +195,11 @@ class Frames:
                 continue
             rows = lake.read(
                 table,
-                columns=[*_ANSWERED.names, "mode", "features_as_of"],
+                columns=[*_ANSWERED.names, "mode", "features_as_of", "service_version"],
                 where={"applied_at": (None, stamp + 1)},
             )
-            saw = pc.and_(pc.equal(rows["mode"], "live"), rows["features_as_of"].is_valid())
+            counts = pc.or_(rows["features_as_of"].is_valid(), pc.equal(rows["service_version"], ""))
+            saw = pc.and_(pc.equal(rows["mode"], "live"), counts)
             found.append(rows.filter(saw).select(_ANSWERED.names).cast(_ANSWERED))
         return pa.concat_tables(found)
 

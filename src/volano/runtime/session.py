@@ -18,10 +18,11 @@ from volano.collect.committer import Committer
 from volano.collect.door import Door
 from volano.collect.receipts import reconcile
 from volano.decide.decider import Decider
+from volano.decide.elsewhere import ElsewhereReader
 from volano.organize.facts import Facts
 from volano.plan.failed_rows import FailingView
 from volano.protocols.clock import Clock
-from volano.records.elsewhere import ACTION_TAKEN, EXPOSURE, action_event, exposure_event
+from volano.records.elsewhere import ACTION_TAKEN, EXPOSURE, DecisionElsewhere, action_event, exposure_event
 from volano.records.journal import DecisionMade, Operation
 from volano.records.receipt import Account, Receipt
 from volano.runtime.answers import Answers
@@ -207,6 +208,18 @@ class Session:
             **fields,
         )
         return self.observe(ACTION_TAKEN, [event])[0]
+
+    def log_decision(self, name: str, logged: DecisionElsewhere | bytes) -> DecisionMade:
+        """Log a decision made elsewhere; see `ElsewhereReader.read`."""
+        reader = ElsewhereReader(
+            self.applied.project,
+            name,
+            bundle=self.applied.bundle,
+            future_tolerance_us=self.stores.config.future_tolerance_us,
+        )
+        made = reader.read(logged, now=self.clock.now())
+        self.door.log([made], sync=True)
+        return made
 
     def _new_id(self) -> str:
         return uuid7(self.clock.now(), self._entropy(8))

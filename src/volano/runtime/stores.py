@@ -104,6 +104,10 @@ class Stores:
         """For whoever only looks: needs no lock, so it works beside a running process."""
         return self._open(f"apply_log_reader.{self.config.stores.apply_log}", "apply_log")  # type: ignore[no-any-return]
 
+    def new_apply_log_reader(self) -> ApplyLogReader:
+        """A reader for a thread of its own: each follows the log by itself."""
+        return self._open(f"apply_log_reader.{self.config.stores.apply_log}", "apply_log")  # type: ignore[no-any-return]
+
     @cached_property
     def lake(self) -> LakeWriter:
         return self._open(f"lake.{self.config.stores.lake}", "lake")  # type: ignore[no-any-return]

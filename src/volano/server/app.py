@@ -3,6 +3,7 @@
 POST /v1/decide/{name}       one decision; `Volano-Decision-Id` makes a retry safe
 POST /v1/observe/{source}    one event, a JSON array of events, or NDJSON
 POST /v1/observe             a batch over several sources
+POST /v1/decisions/{name}    decisions made elsewhere, one or several
 GET  /v1/receipts/{id}       how an accepted event ended
 GET  /v1/openapi.json        what there is
 GET  /healthz, /readyz       alive; ready to be asked
@@ -11,7 +12,6 @@ GET  /healthz, /readyz       alive; ready to be asked
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from threading import Event, Thread
@@ -21,13 +21,16 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from volano.errors import RequestError, VolanoError
+from volano.records.answers import LoggedAnswer, ReceiptAnswer
 from volano.records.journal import Operation
+from volano.runtime.processes.collector import settle
 from volano.runtime.processes.worker import Worker
 from volano.runtime.tokens import Role, Token, Tokens
 from volano.server.group_commit import GroupCommit
-from volano.server.messages import Item, ReceiptAnswer, decided, encode, receipt_answer
+from volano.server.messages import Item, decided, encode, ended, logged_ended, receipt_answer
 from volano.server.metrics import Metrics
 from volano.server.openapi import openapi
+from volano.server.outcomes import MOST_WAIT_S, Outcomes
 from volano.server.problems import CONTENT_TYPE, HttpError, problem_of
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -36,6 +39,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 _JSON: Final = (b"content-type", b"application/json")
+_FLAGS: Final = {"true": True, "false": False}
 _NDJSON: Final = b"application/x-ndjson"
 _MOST_DECISION_ID: Final = 200
 _EVENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -58,6 +62,7 @@ class App:
         tokens: reads the tokens there are.
         needs_token: whether a request without one is refused.
         most_body_bytes: a larger body is refused before it is read.
+        most_batch_events: a longer batch is refused.
         most_behind_bytes: no observation is taken while more than this waits for the applier.
         say: hears one line an occurrence that no caller is told of.
     """
@@ -69,6 +74,7 @@ class App:
         tokens: Callable[[], Tokens],
         needs_token: bool,
         most_body_bytes: int,
+        most_batch_events: int,
         most_behind_bytes: int,
         say: Callable[[str], None],
     ) -> None:
@@ -77,11 +83,13 @@ class App:
         self._tokens = tokens()
         self._needs_token = needs_token
         self._most_body_bytes = most_body_bytes
+        self._most_batch_events = most_batch_events
         self._most_behind_bytes = most_behind_bytes
         self._say = say
         self._stop = Event()
         self._watcher = Thread(target=self._watch, name="watch", daemon=True)
         self._commit = GroupCommit(worker.observed)
+        self._outcomes = Outcomes(worker.fates)
         self._metrics = Metrics(worker.name)
         self._is_ready = False
 
@@ -117,15 +125,15 @@ class App:
                 self._is_ready = False
                 self._stop.set()
                 await self._commit.close()
+                self._outcomes.close()
                 self._watcher.join()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
     def _warm_up(self) -> None:
-        """Load what serves, then keep the collector away from it: its pauses would show in latencies."""
+        """Load what serves, then keep the garbage collector away from it."""
         self._worker.warm_up()
-        gc.collect()
-        gc.freeze()
+        settle()
 
     def _watch(self) -> None:
         self._worker.watch(self._stop, self._say, also=self._follow_tokens)
@@ -166,6 +174,9 @@ class App:
             case ["v1", "observe", source] if source:
                 _require(method, "POST")
                 return await self._observe(unquote(source), scope, receive)
+            case ["v1", "decisions", name] if name:
+                _require(method, "POST")
+                return await self._log_decisions(unquote(name), scope, receive)
             case ["v1", "receipts", receipt_id] if receipt_id:
                 _require(method, "GET")
                 self._allow(scope, Role.OBSERVE, Role.READ)
@@ -212,27 +223,23 @@ class App:
         self._allow(scope, Role.OBSERVE, name=source)
         self._refuse_backlog()
         body = await self._body(scope, receive)
-        operation, revision = _operation(scope)
-        is_batch = True
-        if _is_ndjson(scope):
-            events: list[bytes] = [line for line in body.split(b"\n") if line.strip()]
-        elif body.lstrip()[:1] == b"[":
-            events = [bytes(each) for each in _decode_batch(body)]
-        else:
-            events, is_batch = [body], False
+        operation, revision, wait = _operation(scope)
+        events, is_batch = self._parts(scope, body)
         receipts, records = self._worker.door.prepare(source, events, operation=operation, revision=revision)
+        expected = await self._outcomes.expect(each.receipt_id for each in receipts) if wait else None
         await self._keep(records)
         self._metrics.count_observed(source, len(records))
         answers = [receipt_answer(receipt) for receipt in receipts]
+        if expected is not None:
+            answers = ended(answers, await expected.within(MOST_WAIT_S))
         return Answer(202, encode(answers if is_batch else answers[0]))
 
     async def _observe_mixed(self, scope: Scope, receive: Receive) -> Answer:
         self._allow(scope, Role.OBSERVE)
         self._refuse_backlog()
         body = await self._body(scope, receive)
-        lines = (
-            [line for line in body.split(b"\n") if line.strip()] if _is_ndjson(scope) else _decode_batch(body)
-        )
+        lines = self._lines(body) if _is_ndjson(scope) else self._array(body)
+        _, _, wait = _operation(scope)
         token = self._token(scope)
         answers: list[ReceiptAnswer] = []
         records: list[bytes] = []
@@ -255,8 +262,65 @@ class App:
                 answers.append(receipt_answer(receipts[0]))
                 records += journaled
                 self._metrics.count_observed(item.source, 1)
+        accepted = [each.receipt_id for each in answers if each.receipt_id]
+        expected = await self._outcomes.expect(accepted) if wait else None
         await self._keep(records)
+        if expected is not None:
+            answers = ended(answers, await expected.within(MOST_WAIT_S))
         return Answer(202, encode(answers))
+
+    async def _log_decisions(self, name: str, scope: Scope, receive: Receive) -> Answer:
+        """Decisions made elsewhere: one refused one does not harm its neighbours."""
+        self._allow(scope, Role.OBSERVE, name=name)
+        self._worker.applied.project.decision(name)
+        self._refuse_backlog()
+        body = await self._body(scope, receive)
+        _, _, wait = _operation(scope)
+        logged, is_batch = self._parts(scope, body)
+        answers: list[LoggedAnswer] = []
+        records: list[bytes] = []
+        for each in logged:
+            try:
+                decision_id, record = self._worker.log_elsewhere(name, each)
+            except RequestError as error:
+                if not is_batch:
+                    raise
+                answers.append(LoggedAnswer("", "refused", error.code, f"{error.what} {error.mend}".strip()))
+            else:
+                answers.append(LoggedAnswer(decision_id, "pending"))
+                records.append(record)
+        expected = await self._outcomes.expect(each.decision_id for each in answers) if wait else None
+        await self._keep(records)
+        if expected is not None:
+            answers = logged_ended(answers, await expected.within(MOST_WAIT_S))
+        return Answer(202, encode(answers if is_batch else answers[0]))
+
+    def _parts(self, scope: Scope, body: bytes) -> tuple[list[bytes], bool]:
+        """The events of a body, and whether it is a batch: NDJSON or an array."""
+        if _is_ndjson(scope):
+            return self._lines(body), True
+        if body.lstrip()[:1] == b"[":
+            return [bytes(each) for each in self._array(body)], True
+        return [body], False
+
+    def _lines(self, body: bytes) -> list[bytes]:
+        found = [line for line in body.split(b"\n") if line.strip()]
+        self._refuse_long(len(found))
+        return found
+
+    def _array(self, body: bytes) -> list[msgspec.Raw]:
+        found = _decode_batch(body)
+        self._refuse_long(len(found))
+        return found
+
+    def _refuse_long(self, n_events: int) -> None:
+        if n_events > self._most_batch_events:
+            raise HttpError(
+                413,
+                "batch_too_long",
+                f"A batch may hold {self._most_batch_events:,} events; this one has {n_events:,}.",
+                mend="send it in parts, or set `max_batch_events`",
+            )
 
     async def _keep(self, records: list[bytes]) -> None:
         await self._commit.append(records)
@@ -339,18 +403,19 @@ def _is_ndjson(scope: Scope) -> bool:
     return (_header(scope, b"content-type") or "").encode().startswith(_NDJSON)
 
 
-def _operation(scope: Scope) -> tuple[Operation, int]:
-    """Operation and revision from the query string."""
+def _operation(scope: Scope) -> tuple[Operation, int, bool]:
+    """Operation, revision and whether to wait, from the query string."""
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     wanted = query.get("operation", ["insert"])[-1]
     revision = query.get("revision", ["0"])[-1]
+    wait = query.get("wait", ["false"])[-1]
     try:
-        return Operation(wanted), int(revision)
-    except ValueError:
+        return Operation(wanted), int(revision), _FLAGS[wait]
+    except (ValueError, LookupError):
         raise RequestError(
-            f"operation={wanted!r}, revision={revision!r} make no sense.",
+            f"operation={wanted!r}, revision={revision!r}, wait={wait!r} make no sense.",
             where="query string",
-            mend="operation is insert, correct or retract; revision is a number",
+            mend="operation is insert, correct or retract; revision is a number; wait is true or false",
         ) from None
 
 

@@ -1,53 +1,16 @@
-"""What goes over the wire besides events and requests. Instants are ISO 8601 in UTC."""
+"""What goes over the wire besides events and requests, and how records become answers (`records.answers`)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from volano.records.answers import Decided, LoggedAnswer, ReceiptAnswer
 from volano.records.journal import DecisionMade, Operation
-from volano.records.receipt import Receipt
+from volano.records.receipt import Applied, Receipt
 from volano.values.instants import format_instant
-
-
-class ReceiptAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to one event.
-
-    Args:
-        receipt_id: ask `GET /v1/receipts/{id}` with it; empty when the event was not accepted.
-        status: `pending` (kept, not applied yet), `stored`, `duplicate`, `conflict`, `quarantined`; `refused` when
-            it was not accepted: its source is unknown or the item has another shape.
-        code, field, message: the problem, if there is one.
-    """
-
-    receipt_id: str
-    status: str
-    code: str = ""
-    field: str = ""
-    message: str = ""
-
-
-class Decided(msgspec.Struct, frozen=True):
-    """The answer to one request for a decision.
-
-    Args:
-        action: what to do.
-        propensity: the probability of that action, given the context.
-        score: of the model; null when the fallback answered.
-        fallback: why the fallback answered; empty when the policy did.
-        model_version: empty before the first release.
-    """
-
-    decision_id: str
-    action: str
-    propensity: float
-    score: float | None
-    fallback: str
-    model_version: str
-    release_id: str
-    decided_at: str
-    features_as_of: str
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,6 +32,30 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def receipt_answer(receipt: Receipt) -> ReceiptAnswer:
     """A receipt as it goes out."""
     return ReceiptAnswer(receipt.receipt_id, receipt.status.value, *(receipt.problem or ()))
+
+
+def ended(answers: list[ReceiptAnswer], fates: Mapping[str, Applied]) -> list[ReceiptAnswer]:
+    """Answers with what became of their events, as far as it is known."""
+    return [
+        ReceiptAnswer(answer.receipt_id, fate.status, *(fate.problem or ()))
+        if (fate := fates.get(answer.receipt_id)) is not None
+        else answer
+        for answer in answers
+    ]
+
+
+def logged_ended(answers: list[LoggedAnswer], fates: Mapping[str, Applied]) -> list[LoggedAnswer]:
+    """Answers with what became of their decisions, as far as it is known."""
+    return [
+        LoggedAnswer(answer.decision_id, fate.status, *_without_field(fate))
+        if (fate := fates.get(answer.decision_id)) is not None
+        else answer
+        for answer in answers
+    ]
+
+
+def _without_field(fate: Applied) -> tuple[str, ...]:
+    return () if fate.problem is None else (fate.problem[0], fate.problem[2])
 
 
 def decided(made: DecisionMade) -> Decided:

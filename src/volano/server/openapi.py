@@ -7,8 +7,9 @@ from typing import Any, Final
 import msgspec
 
 from volano import __version__
+from volano.plan.built_in import collected_sources
 from volano.plan.definitions import CompiledProject
-from volano.server.messages import Decided, ReceiptAnswer
+from volano.records.answers import Decided, LoggedAnswer, ReceiptAnswer
 from volano.server.problems import Problem
 from volano.values.schema import DType, Schema
 
@@ -31,7 +32,7 @@ _PROBLEM: Final = {
 def openapi(project: CompiledProject) -> dict[str, Any]:
     """The description of everything that `App` answers, as plain data."""
     _, components = msgspec.json.schema_components(
-        [Decided, ReceiptAnswer, Problem], ref_template="#/components/schemas/{name}"
+        [Decided, LoggedAnswer, ReceiptAnswer, Problem], ref_template="#/components/schemas/{name}"
     )
     schemas: dict[str, Any] = dict(components)
     paths: dict[str, Any] = {}
@@ -55,9 +56,18 @@ def openapi(project: CompiledProject) -> dict[str, Any]:
                 ],
             )
         }
+        paths[f"/v1/decisions/{decision.name}"] = {
+            "post": _operation(
+                f"log_{decision.name}",
+                f"Log decisions of {decision.name} that were made elsewhere: one, or a list of them.",
+                body=_one_or_many(_elsewhere(f"request.{request.name}", decision.actions)),
+                answer=_one_or_many({"$ref": "#/components/schemas/LoggedAnswer"}),
+                status="202",
+                parameters=[_WAIT],
+            )
+        }
     receipt = {"$ref": "#/components/schemas/ReceiptAnswer"}
-    one_or_many = {"oneOf": [receipt, {"type": "array", "items": receipt}]}
-    for source in project.sources.values():
+    for source in collected_sources(project).values():
         if not source.stream:
             continue
         schemas[f"event.{source.name}"] = _object(source.schema)
@@ -66,12 +76,13 @@ def openapi(project: CompiledProject) -> dict[str, Any]:
             "post": _operation(
                 f"observe_{source.name}",
                 f"Take events of {source.name} in: one, or a list of them.",
-                body={"oneOf": [ref, {"type": "array", "items": ref}]},
-                answer=one_or_many,
+                body=_one_or_many(ref),
+                answer=_one_or_many(receipt),
                 status="202",
                 parameters=[
                     _query("operation", {"type": "string", "enum": ["insert", "correct", "retract"]}),
                     _query("revision", {"type": "integer", "minimum": 0}),
+                    _WAIT,
                 ],
             )
         }
@@ -82,6 +93,7 @@ def openapi(project: CompiledProject) -> dict[str, Any]:
             body={"type": "array", "items": _ITEM_SCHEMA},
             answer={"type": "array", "items": receipt},
             status="202",
+            parameters=[_WAIT],
         )
     }
     paths["/v1/receipts/{receipt_id}"] = {
@@ -118,6 +130,33 @@ _ITEM_SCHEMA: Final = {
 }
 
 
+def _one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"oneOf": [schema, {"type": "array", "items": schema}]}
+
+
+def _elsewhere(request: str, actions: tuple[str, ...]) -> dict[str, Any]:
+    """The shape of a decision made elsewhere (`records.elsewhere.DecisionElsewhere`)."""
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "required": ["decision_id", "request", "action", "decided_at", "propensity", "propensity_method"],
+        "additionalProperties": False,
+        "properties": {
+            "decision_id": {**text, "minLength": 1, "maxLength": 200},
+            "request": {"$ref": f"#/components/schemas/{request}"},
+            "action": {**text, "enum": list(actions)},
+            "decided_at": {**text, "format": "date-time"},
+            "propensity": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1},
+            "propensity_method": {**text, "minLength": 1},
+            "score": {"type": ["number", "null"]},
+            "origin": {**text, "minLength": 1, "maxLength": 200, "default": "external"},
+            "cost": {"type": ["number", "null"]},
+            "subject": {"type": ["string", "null"]},
+            "purpose": text,
+        },
+    }
+
+
 def _operation(
     name: str,
     summary: str,
@@ -144,6 +183,11 @@ def _operation(
 
 def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "schema": schema}
+
+
+_WAIT: Final = _query("wait", {"type": "boolean", "default": False}) | {
+    "description": "Answer with how it ended, where that is known within a second."
+}
 
 
 def _object(schema: Schema) -> dict[str, Any]:

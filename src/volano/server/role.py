@@ -78,6 +78,7 @@ def _run_worker(folder: Path, name: str, fd: int, *, needs_token: bool) -> None:
         tokens=lambda: Tokens(list_tokens(worker.stores.catalog)),
         needs_token=needs_token,
         most_body_bytes=config.max_body_mib << 20,
+        most_batch_events=config.max_batch_events,
         most_behind_bytes=config.max_behind_mib << 20,
         say=lambda line: _say(f"{name}: {line}"),
     )

@@ -12,6 +12,7 @@ from volano.collect.applier import Applier
 from volano.errors import StoreBusyError
 from volano.kernels.compiled import warm
 from volano.runtime.processes.beats import Beat, Beats
+from volano.runtime.processes.collector import settle
 from volano.runtime.session import Session
 
 _REST_S: Final = 0.003
@@ -52,6 +53,7 @@ def run_applier(session: Session, stop: Event, ready: Callable[[], None]) -> Non
         )
 
     beat()
+    settle()
     ready()
     while True:
         now = clock.elapsed_ns() // 1_000

@@ -8,6 +8,7 @@ from threading import Event
 from typing import Final
 
 from volano.runtime.processes.beats import Beat, Beats
+from volano.runtime.processes.collector import settle
 from volano.runtime.session import Session
 
 _REST_S: Final = 0.05
@@ -32,6 +33,7 @@ def run_committer(session: Session, stop: Event, ready: Callable[[], None]) -> N
             Beat("committer", os.getpid(), clock.now(), sequence=0 if last is None else last.sequence)
         )
 
+    settle()
     ready()
     commit()
     committed_at = clock.elapsed_ns() // 1_000

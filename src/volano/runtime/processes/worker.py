@@ -10,16 +10,17 @@ import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any, Final
 
 from volano.collect.door import Door
 from volano.decide.decider import Decider
+from volano.decide.elsewhere import ElsewhereReader
 from volano.errors import problem_of
 from volano.kernels.compiled import warm
 from volano.protocols.clock import Clock
 from volano.protocols.journal import JournalWriter
-from volano.records.journal import DecisionMade
+from volano.records.journal import DecisionMade, encode_record
 from volano.records.receipt import Receipt
 from volano.runtime.answers import Answers
 from volano.runtime.applied import get_applied
@@ -28,6 +29,7 @@ from volano.runtime.config import read_config
 from volano.runtime.definitions import Definitions
 from volano.runtime.logged import find_logged
 from volano.runtime.processes.beats import Beats
+from volano.runtime.processes.fates import Fates
 from volano.runtime.receipts import find_receipt
 from volano.runtime.serving import ServingLoader, find_release
 from volano.runtime.stores import Stores
@@ -59,6 +61,8 @@ class Worker:
         self._served = {name: self._release_id(name) for name in self.applied.project.decisions}
         self._behind_bytes = 0
         self._accepted_since = 0
+        self._asking = Lock()
+        self._elsewhere: dict[str, ElsewhereReader] = {}
 
     @cached_property
     def door(self) -> Door:
@@ -109,9 +113,28 @@ class Worker:
         """Decide now, logged; see `Decider.decide`."""
         return self.decider.decide(name, request, decision_id=decision_id)
 
+    def log_elsewhere(self, name: str, logged: bytes) -> tuple[str, bytes]:
+        """The id of a decision made elsewhere, and the record to journal; see `ElsewhereReader.read`."""
+        reader = self._elsewhere.get(name)
+        if reader is None:
+            reader = self._elsewhere[name] = ElsewhereReader(
+                self.applied.project,
+                name,
+                bundle=self.applied.bundle,
+                future_tolerance_us=self.stores.config.future_tolerance_us,
+            )
+        made = reader.read(logged, now=self._clock.now())
+        return made.decision_id, encode_record(made)
+
+    @cached_property
+    def fates(self) -> Fates:
+        """For the one thread that follows how records end."""
+        return Fates(self.stores.journal_reader, self.stores.new_apply_log_reader())
+
     def receipt(self, receipt_id: str) -> Receipt:
         """How an accepted event ended, as far as it has. Reads the lake: not for the hot path."""
-        return find_receipt(self.stores, self.stores.apply_log_reader, self._clock, receipt_id)
+        with self._asking:  # the log's reader belongs to one thread at a time
+            return find_receipt(self.stores, self.stores.apply_log_reader, self._clock, receipt_id)
 
     def accepted(self, n_bytes: int) -> None:
         """Note what was added to the journal since the applier's last beat."""
