@@ -287,7 +287,8 @@ def online(n_keys: int) -> dict[str, Any]:
 
     import lmdb
 
-    from volano.kernels.chunks import ChunkLayout, ChunkReader, chunk_number, chunk_numbers, chunk_span_us
+    from volano.kernels.chunk_grid import chunk_number, chunk_numbers, chunk_span_us, reach_us
+    from volano.kernels.chunks import ChunkLayout, ChunkReader
     from volano.kernels.features import WindowFeature
     from volano.kernels.history import History
     from volano.kernels.windows import Queries, compute
@@ -300,7 +301,7 @@ def online(n_keys: int) -> dict[str, Any]:
         for a in ("sum", "count", "mean", "max")
     ]
     layout = ChunkLayout(b"benchmrk", (("x", "float64"),))
-    span = chunk_span_us(features, 0)
+    span = chunk_span_us(reach_us(features))
     q = ORIGIN + SPAN
     k = np.repeat(np.arange(keys), per_key)
     t = q - rng.integers(1, SPAN, keys * per_key)

@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.compile.projects import AIRPORTS, compiled
-from volano.compile.state import LIFETIME_US, MAX_CHUNKS, span_us, state_groups
+from volano.compile.state import state_groups
+from volano.kernels.chunk_grid import LIFETIME_US, MAX_CHUNKS, chunk_span_us
 from volano.plan.state import stored_column
 from volano.values.instants import DAY_US, HOUR_US
 
 
 @given(reach=st.integers(1, 36_400 * DAY_US), at=st.integers(-(10**17), 10**17))
 def test_a_read_needs_a_bounded_number_of_chunks(reach, at):
-    span = span_us(reach)
+    span = chunk_span_us(reach)
     assert at // span - (at - reach) // span + 1 <= MAX_CHUNKS
 
 

@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from tests.kernels.worlds import ARROW, TYPES, every_feature, history_of, ids_of, plain, queries_of, worlds
 from volano.errors import StateMismatchError
 from volano.kernels.arrays import NEVER
+from volano.kernels.chunk_grid import chunk_number, chunk_numbers, chunk_span_us, reach_us
 from volano.kernels.chunks import (
     ChunkLayout,
     ChunkReader,
     PackedRows,
-    chunk_number,
-    chunk_numbers,
-    chunk_span_us,
 )
 from volano.kernels.features import WindowFeature
 from volano.kernels.oracle import Query, Row
@@ -56,7 +54,7 @@ def test_chunks_filled_in_any_order_answer_with_the_offline_bits(
 ) -> None:
     rows, queries = world
     features = [f for f in FEATURES[part::11] if not finite or f.window_us is not None]
-    span = chunk_span_us(features, 0)
+    span = chunk_span_us(reach_us(features))
     state: dict[tuple[object, int], bytes] = {}
     shuffled = list(rows)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -114,7 +112,7 @@ def test_corrected_retracted_and_repeated_rows_leave_the_offline_bits(
 ) -> None:
     rows, queries = world
     features = FEATURES[part::11]
-    span = chunk_span_us(features, 0)
+    span = chunk_span_us(reach_us(features))
     state: dict[tuple[object, int], bytes] = {}
 
     def deliver(batch: list[Row], gone: list[Row]) -> None:

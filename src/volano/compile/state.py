@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from volano.compile.lower.joins import dimension_hash
+from volano.kernels.chunk_grid import chunk_span_us
 from volano.plan.definitions import (
     CompiledFeature,
     CompiledJoin,
@@ -18,16 +19,10 @@ from volano.plan.definitions import (
 )
 from volano.plan.state import GroupJoin, StateGroup, stored_column
 from volano.values.identities import content_hash
-from volano.values.instants import DAY_US, HOUR_US
 from volano.values.schema import Field, Schema
 
-LADDER_US: Final = (HOUR_US, 6 * HOUR_US, DAY_US, 7 * DAY_US, 28 * DAY_US, 364 * DAY_US)
-LIFETIME_US: Final = 36_400 * DAY_US
-"""Chunk width of a lifetime window: a century, so that one or two chunks hold a key's whole past."""
 DIMENSION_US: Final = 2**60
 """Chunk width of a dimension: one chunk before 1970 and one since."""
-MAX_CHUNKS: Final = 16
-"""How many chunk keys one read of one group may need."""
 
 
 def state_groups(project: CompiledProject) -> tuple[StateGroup, ...]:
@@ -70,18 +65,6 @@ def reach_us(view: CompiledView) -> int | None:
         behind = feature.offset_us + feature.publish_delay_us + (feature.every_us or 0)
         reach = max(reach, feature.window_us + behind)
     return reach
-
-
-def span_us(reach: int | None) -> int:
-    """The narrowest chunk of the ladder with which a read of that reach needs at most MAX_CHUNKS keys.
-
-    >>> span_us(12 * HOUR_US) == HOUR_US, span_us(365 * DAY_US) == 28 * DAY_US
-    (True, True)
-    """
-    if reach is None:
-        return LIFETIME_US
-    fits = (span for span in (*LADDER_US, LIFETIME_US) if -(-reach // span) + 1 <= MAX_CHUNKS)
-    return next(fits, LIFETIME_US)
 
 
 def _dimensions(project: CompiledProject) -> dict[tuple[str, tuple[str, ...]], StateGroup]:
@@ -141,7 +124,7 @@ def _group(
     reaches = [reach_us(view) for view in views]
     known = [reach for reach in reaches if reach is not None]
     reach = max(known) if len(known) == len(reaches) else None
-    columns, span = _columns(views, source), span_us(reach)
+    columns, span = _columns(views, source), chunk_span_us(reach)
     shape = [project.namespace, first.key_columns, columns, span, [view.definition_hash for view in views]]
     return StateGroup(
         hash=content_hash(shape)[:16],

@@ -143,7 +143,7 @@ class OnlineFeatures:
         for end in ends:
             chunks.append([chunk for chunk in found[begin:end] if chunk is not None])
             begin = end
-        if any(is_head(chunk) for own in chunks for chunk in own):
+        if True in [is_head(chunk) for own in chunks for chunk in own]:
             self._read_hot(snapshot, keys, ends, found, request, q, slots)
             return
         if self._plain is not None:

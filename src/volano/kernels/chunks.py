@@ -3,7 +3,7 @@
 A chunk holds the currently visible rows of one key whose event_time falls into one span, in (event_time,
 order, id) order. The applier merges rows in by `merge`; a decision reads features with a `ChunkReader`,
 through the same compiled aggregates as `kernels.windows`, hence to the same bits. Which chunks a read needs
-follows from q alone: `chunk_numbers`.
+follows from q alone: `chunk_grid.chunk_numbers`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from volano.errors import DefinitionError, StateMismatchError
 from volano.kernels.aggregates import FOLD_NAMES, FOLDS, PICKS, Fold
-from volano.kernels.arrays import ALWAYS, F64, I64, NEVER, AnyArray
+from volano.kernels.arrays import ALWAYS, F64, FARTHEST, I64, NEVER, AnyArray
+from volano.kernels.chunk_grid import reach_us
 from volano.kernels.columns import arrow_type, combined, read_column, write_column
 from volano.kernels.compiled import kernels
 from volano.kernels.features import WindowFeature
@@ -32,7 +33,6 @@ Value: TypeAlias = Any
 MAGIC = int.from_bytes(b"VOLCHNK\x01", "little")
 TILE_MAGIC = int.from_bytes(b"VOLTILE\x01", "little")
 _EMPTY = np.empty(0, np.int64)
-_MIN_SPAN = 1 << 26  # 67 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,54 +302,6 @@ def read_text(heap: bytes | memoryview, at: int) -> str:
     return str(heap[at + 8 : at + 8 + n], "utf-8")
 
 
-def reach_us(features: Sequence[WindowFeature]) -> int | None:
-    """How far before q the features look; None when one looks at the whole past."""
-    reach = 0
-    for f in features:
-        if f.window_us is None:
-            return None
-        reach = max(reach, f.window_us + f.offset_us + (f.every_us or 0) + f.publish_delay_us)
-    return reach
-
-
-def retention_us(features: Sequence[WindowFeature], accept_late_us: int) -> int | None:
-    """How long raw rows are kept behind the newest instant; None is for ever."""
-    reach = reach_us(features)
-    return None if reach is None else reach + accept_late_us
-
-
-def chunk_span_us(features: Sequence[WindowFeature], accept_late_us: int) -> int:
-    """The span of one chunk: a power of two near an eighth of the reach, so that a read touches at most 10 chunks.
-
-    0 when a feature looks at the whole past: then a key has a single chunk.
-    """
-    del accept_late_us  # lateness changes which chunk is written, not how many are read
-    reach = reach_us(features)
-    if reach is None:
-        return 0
-    return max(_MIN_SPAN, 1 << max(0, (reach // 8).bit_length()))
-
-
-def chunk_number(event_time: ArrayLike, span_us: int) -> I64:
-    """The chunk of each instant."""
-    t = instants(event_time)
-    return np.zeros(len(t), np.int64) if span_us == 0 else t >> (span_us.bit_length() - 1)
-
-
-def chunk_numbers(features: Sequence[WindowFeature], span_us: int, q: int) -> range:
-    """The chunks that a read at q needs, oldest first."""
-    if span_us == 0:
-        return range(1)
-    begin, end = q, q - (1 << 62)
-    for f in features:
-        at = q if f.every_us is None else (q - f.publish_delay_us) // f.every_us * f.every_us
-        assert f.window_us is not None
-        begin = min(begin, at - f.offset_us - f.window_us)
-        end = max(end, at - f.offset_us)
-    shift = span_us.bit_length() - 1
-    return range(begin >> shift, ((end - 1) >> shift) + 1)
-
-
 class ChunkReader:
     """Reads one view's features from chunks. Built once per view; thread-safe.
 
@@ -375,14 +327,15 @@ class ChunkReader:
         self.types = tuple(f.output_type(layout.types) for f in self.features)
         self._one, self._many = kernels().read_one, kernels().read_many
         self.spec, self.params = _spec(self.features, layout, tile_places)
-        self._places = _places(self.features)
-        self._n_outputs = self._places[-1]
+        self.places = _places(self.features)
+        """The first output word of each feature, and the end."""
+        self._n_outputs = self.places[-1]
         self.n_words = self._n_outputs + (self._n_outputs + 63) // 64
         self._no_request = PackedRows(np.empty((0, layout.width), np.int64), _EMPTY)
-        kinds = list(zip(self._places, self.types, strict=False))
+        kinds = list(zip(self.places, self.types, strict=False))
         self._integers = tuple(o for o, kind in kinds if kind in ("int64", "timestamp"))
         self._odd = tuple(
-            (p, o, kind) for p, (o, kind) in enumerate(kinds) if kind not in ("float64", "int64", "timestamp")
+            (p, o) for p, (o, kind) in enumerate(kinds) if kind not in ("float64", "int64", "timestamp")
         )
         self._has_lists = self._n_outputs != len(self.features)
         self._local = threading.local()
@@ -399,7 +352,7 @@ class ChunkReader:
         """The features of one key.
 
         Args:
-            chunks: the key's chunks that `chunk_numbers` names, oldest first; missing ones are left out.
+            chunks: the key's chunks that `chunk_grid.chunk_numbers` names, oldest first; missing ones are left out.
             q: the end of the windows, µs.
             as_of: ignore rows applied later; None takes all.
             exclude_id: unsigned 128-bit id of a row to leave out.
@@ -462,9 +415,9 @@ class ChunkReader:
         columns: list[list[Any]] = out.view(np.float64)[:, :n_outputs].T.tolist()
         for o in self._integers:
             columns[o] = out[:, o].tolist()
-        for p, o, kind in self._odd:
-            words = out[:, o : self._places[p + 1]].tolist()
-            columns[o] = [self._odd_value(p, kind, own, joined, request, n) for n, own in enumerate(words)]
+        for p, o in self._odd:
+            words = out[:, o : self.places[p + 1]].tolist()
+            columns[o] = [self.odd_value(p, own, joined, request, n) for n, own in enumerate(words)]
         if out[:, n_outputs:].any():
             bits = np.unpackbits(out[:, n_outputs:].copy().view(np.uint8), axis=1, bitorder="little")
             for o in np.flatnonzero(bits.any(axis=0)).tolist():
@@ -472,7 +425,7 @@ class ChunkReader:
                 for n in np.flatnonzero(bits[:, o]).tolist():
                     column[n] = None
         if self._has_lists:
-            columns = [columns[o] for o in self._places[:-1]]
+            columns = [columns[o] for o in self.places[:-1]]
         return list(zip(*columns, strict=True)) if columns else [()] * len(out)
 
     def read_arrow(
@@ -509,8 +462,8 @@ class ChunkReader:
         n_outputs = self._n_outputs
         for o in self._integers:
             floats[o] = words[o]
-        for p, o, kind in self._odd:
-            floats[o] = self._odd_value(p, kind, words[o : self._places[p + 1]], joined, request, n)
+        for p, o in self._odd:
+            floats[o] = self.odd_value(p, words[o : self.places[p + 1]], joined, request, n)
         for w in range(n_outputs, self.n_words):
             nulls = words[w] & 0xFFFFFFFFFFFFFFFF
             while nulls:
@@ -518,15 +471,15 @@ class ChunkReader:
                 floats[64 * (w - n_outputs) + bit.bit_length() - 1] = None
                 nulls ^= bit
         if self._has_lists:
-            return tuple([floats[o] for o in self._places[:-1]])
+            return tuple([floats[o] for o in self.places[:-1]])
         del floats[n_outputs:]
         return tuple(floats)
 
-    def _odd_value(
-        self, p: int, kind: str, words: list[int], joined: bytes, request: PackedRows | None, n: int
+    def odd_value(
+        self, p: int, words: list[int], joined: bytes, request: PackedRows | None = None, n: int = 0
     ) -> Value:
-        """The value of feature p, whose type is not a number, from its words."""
-        match kind:
+        """The value of feature p, whose type is not a number, from its words; the rest as `values` takes it."""
+        match self.types[p]:
             case "bool":
                 return words[0] != 0
             case "string":
@@ -621,7 +574,8 @@ def _spec(
     """What `read_key` computes, as one array of words, and the parameters.
 
     Words 0 to 4 describe the layout; then the words of states, begin and end of lanes, words of a tile or 0, what
-    tiles begin with, two unused, the most windows of a lane, the number of outputs. A lane is filter, two columns
+    tiles begin with, how far before q the farthest window begins (-1: no end) and the nearest ends at least, the most
+    windows of a lane, the number of outputs. A lane is filter, two columns
     whose nulls are skipped, first window, number of windows, begin and end of its states, picks and distinct
     counts, and its place in a tile. A window is length (-1: all), offset, every, delay, include_request, grid,
     shift. A state is fold, word, x, y, bit 0 and 1 when they are integers, begin and end of its finals, how many
@@ -635,7 +589,10 @@ def _spec(
     for o, f in zip(places, features, strict=True):
         lanes.setdefault(lane_of(f, layout), []).append((o, f))
     tile_width = 0 if tiles is None else tiles.width
-    spec: list[int] = [*layout.numbers().tolist(), 0, 0, 0, tile_width, TILE_MAGIC, 0, 0, 0, n_outputs]
+    reach = reach_us(features)
+    nearest = min((f.offset_us + f.publish_delay_us for f in features), default=0)
+    spec: list[int] = [*layout.numbers().tolist(), 0, 0, 0, tile_width, TILE_MAGIC]
+    spec += [-1 if reach is None or reach >= 2 * FARTHEST else reach, nearest, 0, n_outputs]
     params: list[float] = [0.0, 0.0]
     n_lanes = len(lanes)
     spec[6], spec[7] = len(spec), len(spec) + 12 * n_lanes

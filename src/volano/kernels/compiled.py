@@ -190,6 +190,41 @@ def _fold_source(fold: str) -> str:
     def store(target: str, indent: int) -> str:
         return "\n".join(" " * indent + f"{target.format(k)} = c[{k}]" for k in words)
 
+    if spec.any_order:
+        more = f"                c = {fold}_merge(c, {load('s', 'r')})"
+    else:
+        more = f"""                gap = gaps[r]
+                while depth > 0 and levels[depth] <= gap:
+                    depth -= 1
+                    c = {fold}_merge({pop("depth")}, c)
+{store("stack[depth, {}]", 16)}
+                depth += 1
+                levels[depth] = gap
+                c = {load("s", "r")}"""
+    own = f"{fold}_init(own_x, {'own_y' if floating else '0'})"
+    # The run that grows stays out of the stack; levels[d] is the gap between the runs d - 1 and d.
+    windows = f"""    for b in range(b0, b1):
+        i = begins[b]
+        j = ends[b]
+        if i < j:
+            depth = 0
+            c = {load("s", "i")}
+            for r in range(i + 1, j):
+{more}
+            if asked[b]:
+                gap = own_gaps[b]
+                while depth > 0 and levels[depth] <= gap:
+                    depth -= 1
+                    c = {fold}_merge({pop("depth")}, c)
+                c = {fold}_merge(c, {own})
+            while depth > 0:
+                depth -= 1
+                c = {fold}_merge({pop("depth")}, c)
+{store("state[b, {}]", 12)}
+        elif asked[b]:
+            c = {own}
+{store("state[b, {}]", 12)}"""
+
     return f"""
 @inner(none({row}, float64[::1], int64[::1], int64, int64, int32[:,::1], {matrix}, int64))
 def {fold}_build(x, y, starts, k0, k1, links, s, w):
@@ -265,36 +300,7 @@ def {fold}_block(s, w, at, middle, count, ids, pops, stack, own_x, own_y, reques
 @inner(none({matrix}, int64, int64[::1], int64[::1], int64, int64, int64[::1], int64[::1], int64[::1], int64[::1],
             {number}, float64, {matrix}, {matrix}))
 def {fold}_windows(s, w, begins, ends, b0, b1, gaps, levels, asked, own_gaps, own_x, own_y, stack, state):
-    for b in range(b0, b1):
-        depth = 0
-        for r in range(begins[b], ends[b]):
-            if depth > 0:
-                gap = gaps[r]
-                while depth > 1 and levels[depth - 1] <= gap:
-                    depth -= 1
-                    c = {fold}_merge({pop("depth - 1")}, {pop("depth")})
-{store("stack[depth - 1, {}]", 20)}
-                levels[depth] = gap
-            c = {load("s", "r")}
-{store("stack[depth, {}]", 12)}
-            depth += 1
-        if asked[b]:
-            if depth > 0:
-                gap = own_gaps[b]
-                while depth > 1 and levels[depth - 1] <= gap:
-                    depth -= 1
-                    c = {fold}_merge({pop("depth - 1")}, {pop("depth")})
-{store("stack[depth - 1, {}]", 20)}
-            c = {fold}_init(own_x, {"own_y" if floating else "0"})
-{store("stack[depth, {}]", 12)}
-            depth += 1
-        while depth > 1:
-            depth -= 1
-            c = {fold}_merge({pop("depth - 1")}, {pop("depth")})
-{store("stack[depth - 1, {}]", 12)}
-        if depth > 0:
-            c = {pop("0")}
-{store("state[b, {}]", 12)}
+{windows}
 """
 
 

@@ -6,8 +6,11 @@ which costs more than a small window does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from itertools import accumulate
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
@@ -44,10 +47,10 @@ class JointReader:
         self._spec_at = _edges([len(reader.spec) for reader in self._readers])
         self._param_at = _edges([len(reader.params) for reader in self._readers])
         self._out_at = _edges([reader.n_words for reader in self._readers])
-        ends = self._out_at.tolist()
-        self._parts = tuple(zip(self._readers, ends, ends[1:], strict=False))
+        self._values = _Values(self._readers, self._out_at.tolist())
+        self._local = threading.local()
 
-    def read(self, chunks: Sequence[Sequence[bytes]], q: int) -> list[Value]:
+    def read(self, chunks: Sequence[Sequence[bytes]], q: int) -> Sequence[Value]:
         """The features of one request.
 
         Args:
@@ -60,20 +63,67 @@ class JointReader:
         Raises:
             StateMismatchError: a chunk was written by another definition.
         """
-        joined = b"".join([chunk for own in chunks for chunk in own])
+        try:
+            key_at, out, floats = self._local.scratch
+        except AttributeError:
+            key_at, out = np.zeros(len(self._readers) + 1, np.int64), np.empty(self._out_at[-1], np.int64)
+            floats = out.view(np.float64)
+            self._local.scratch = key_at, out, floats
+        n_bytes = 0
+        flat: list[bytes] = []
+        for k, own in enumerate(chunks, 1):
+            flat += own
+            n_bytes += sum(map(len, own))
+            key_at[k] = n_bytes >> 3
+        joined = b"".join(flat)
         buf = np.frombuffer(joined, np.int64) if joined else _EMPTY
-        key_at = np.array([*accumulate([sum(map(len, own)) >> 3 for own in chunks], initial=0)])
-        out = np.empty(self._out_at[-1], np.int64)
         done = self._read(
             buf, key_at, q, self._spec_at, self._specs, self._param_at, self._params, self._out_at, out
         )
         if done < 0:
             raise self._readers[-1 - done].layout.mismatch(chunks[-1 - done][0])
-        words, floats = out.tolist(), out.view(np.float64).tolist()
-        values: list[Value] = []
-        for reader, a, b in self._parts:
-            values += reader.values(words[a:b], floats[a:b], joined)
-        return values
+        return self._values.of(out.tolist(), floats.tolist(), joined)
+
+
+class _Values:
+    """The Python values in the words of a joint result; where each stands is worked out once."""
+
+    def __init__(self, readers: Sequence[ChunkReader], at: Sequence[int]) -> None:
+        self._integers: list[int] = []
+        self._odd: list[tuple[int, int, ChunkReader, int]] = []
+        self._nulls: list[tuple[int, int]] = []
+        places: list[int] = []
+        for reader, begin, end in zip(readers, at, at[1:], strict=False):
+            edges = [begin + edge for edge in reader.places]
+            places += edges[:-1]
+            for p, kind in enumerate(reader.types):
+                if kind in ("int64", "timestamp"):
+                    self._integers.append(edges[p])
+                elif kind != "float64":
+                    self._odd.append((edges[p], edges[p + 1], reader, p))
+            self._nulls += [(word, begin + 64 * n) for n, word in enumerate(range(edges[-1], end))]
+        self._pick = _picker(places)
+
+    def of(self, words: list[int], floats: list[Any], joined: bytes) -> Sequence[Value]:
+        """The values of all features from the words of a result and the same as floats, which are replaced in place."""
+        for o in self._integers:
+            floats[o] = words[o]
+        for begin, end, reader, p in self._odd:
+            floats[begin] = reader.odd_value(p, words[begin:end], joined)
+        for word, first in self._nulls:
+            nulls = words[word] & 0xFFFFFFFFFFFFFFFF
+            while nulls:
+                bit = nulls & -nulls
+                floats[first + bit.bit_length() - 1] = None
+                nulls ^= bit
+        return self._pick(floats)
+
+
+def _picker(places: Sequence[int]) -> Callable[[list[Any]], Sequence[Value]]:
+    """What takes the elements at some places out of a list."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: [values[place] for place in places]
 
 
 def _edges(sizes: list[int]) -> I64:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from volano.kernels.aggregates.algebra import EVERY_TYPE, LISTABLE, Aggregate, Fold, floating
 
-_INTEGER_TOTAL = Fold("integer_total", "integer_total", 2, "int64", "int64")
+_INTEGER_TOTAL = Fold("integer_total", "integer_total", 2, "int64", "int64", any_order=True)
 
 
 def _extreme(module: str) -> dict[str, Fold]:
-    exact = Fold(f"integer_{module}", f"integer_{module}", 1, "int64", "same")
+    exact = Fold(f"integer_{module}", f"integer_{module}", 1, "int64", "same", any_order=True)
     return {
-        "float64": Fold(module, module, 1, "float64", "float64"),
+        "float64": Fold(module, module, 1, "float64", "float64", any_order=True),
         "int64": exact,
         "bool": exact,
         "timestamp": exact,

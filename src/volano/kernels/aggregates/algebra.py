@@ -29,6 +29,7 @@ class Fold:
         words: how many numbers the state has.
         state: the type of those numbers, and of `init`'s arguments.
         output: the type of the value: "float64", "int64", or "same" as the column.
+        any_order: whether its merge gives the same bits however rows are associated, so that no trie is needed.
     """
 
     module: str
@@ -36,6 +37,7 @@ class Fold:
     words: int
     state: Number
     output: Literal["float64", "int64", "same"]
+    any_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -376,7 +376,12 @@ def read_key(
     integers = states.view(np.int64)
     for o in range(n_outputs, out.shape[0]):
         out[o] = 0
-    n_rows = gather(buf, begin, end, as_of, excludes, high, low, width, spec[9], n_order, rows, heaps)
+    # No window reaches further back, nor nearer.
+    oldest = -9223372036854775808 if spec[10] < 0 else q - spec[10]
+    newest_end = q - spec[11]
+    n_rows = gather(
+        buf, begin, end, oldest, newest_end, as_of, excludes, high, low, width, spec[9], n_order, rows, heaps
+    )
     tiled = n_rows < 0
     if tiled:
         n_rows = -1 - n_rows
@@ -388,6 +393,11 @@ def read_key(
         m = 0
         if tiled:
             m = tiled_lane(buf, n_rows, spec, lane, rows, heaps, lane_rows, t, until, counted)
+        elif where < 0 and x < 0 and y < 0:
+            for r in range(n_rows):
+                lane_rows[r] = r
+                t[r] = buf[rows[r]]
+            m = n_rows
         else:
             for r in range(n_rows):
                 if takes_part(buf, rows[r], first_mask, first_value, where, x, y):
@@ -420,6 +430,9 @@ def read_key(
                     grid, shift = spec[window + 5], spec[window + 6]
                     own_gaps[w] = bit_length(spread(until[j - 1], grid, shift) ^ spread(q, grid, shift))
         for p in range(spec[lane + 7], spec[lane + 8], 6):
+            if spec[p + 1] == 0:
+                out[spec[p + 2]] = totals[spec[p]]
+                continue
             pick_one(
                 spec[p : p + 6],
                 q,
@@ -549,6 +562,8 @@ def gather(
     buf: I64r,
     begin: int,
     end: int,
+    oldest: int,
+    newest_end: int,
     as_of: int,
     excludes: int,
     high: int,
@@ -559,7 +574,8 @@ def gather(
     rows: I64,
     heaps: I64,
 ) -> int:
-    """Where each visible row and its heap begin; returns their number n, or -1 - n when there are tiles.
+    """Where each visible row of [oldest, newest_end) and its heap begin; returns their number n, or -1 - n when there
+    are tiles.
 
     A tile stands as -1 - its first word, and in `heaps` how far its words lie apart.
     """
@@ -576,8 +592,15 @@ def gather(
             tiled = True
             p += 4 + here * (buf[p + 2] >> 32)
             continue
-        heap = p + 4 + (buf[p + 2] & 0xFFFFFFFF) * width
-        for row in range(p + 4, heap, width):
+        here = buf[p + 2] & 0xFFFFFFFF
+        heap = p + 4 + here * width
+        first = p + 4
+        last = heap
+        if here > 0 and buf[first] < oldest:
+            first += width * row_from(buf, first, width, here, oldest)
+        if here > 0 and buf[heap - width] >= newest_end:
+            last = p + 4 + width * row_from(buf, p + 4, width, here, newest_end)
+        for row in range(first, last, width):
             if buf[row + n_order + 3] > as_of:
                 continue
             if excludes and buf[row + n_order + 1] == high and buf[row + n_order + 2] == low:
@@ -587,6 +610,19 @@ def gather(
             n += 1
         p = heap + buf[p + 3]
     return -1 - n if tiled else n
+
+
+def row_from(buf: I64r, at: int, width: int, n: int, x: int) -> int:
+    """How many of the n rows from word `at` on happened before x."""
+    low = 0
+    high = n
+    while low < high:
+        middle = (low + high) >> 1
+        if buf[at + middle * width] < x:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def first_from(t: I64, low: int, high: int, x: int) -> int:
@@ -620,7 +656,7 @@ def pick_one(
     out_f: F64,
     n_outputs: int,
 ) -> None:
-    """What needs positions only: count, first, last, time since last, the first or last few.
+    """What needs positions only and is no count: first, last, time since last, the first or last few.
 
     A string comes out as the word where it stands, the request's own as -2; a list as its length and then its values.
     """
@@ -628,10 +664,7 @@ def pick_one(
     i, j = begins[w], ends[w]
     out[o] = 0
     good = totals[w] > 0
-    if kind == 0:
-        out[o] = totals[w]
-        good = True
-    elif not good:
+    if not good:
         pass
     elif kind > 3:
         found = min(pick[5], totals[w])
