@@ -71,6 +71,29 @@ class PlanRefused(VolanoError):
     code = "plan_refused"
 
 
+class PartlyAppliedError(VolanoError):
+    """Some steps of a plan could not be carried out; everything that does not depend on them is in force.
+
+    Args:
+        failures: (the step as a sentence, why), in the order of the plan.
+        n_done: how many steps were carried out.
+    """
+
+    code = "partly_applied"
+
+    def __init__(self, failures: tuple[tuple[str, VolanoError], ...], *, n_done: int) -> None:
+        self.failures = failures
+        n = len(failures)
+        super().__init__(
+            f"{n} of {n + n_done} steps could not be carried out; what does not depend on them is in force.",
+            where="; ".join(step for step, _ in failures),
+            mend="mend what is named below and run `volano apply` again: it does the rest",
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *(f"{step}: {error}" for step, error in self.failures)])
+
+
 class AuthorCodeError(VolanoError):
     """An author's function raised or returned the wrong shape. `__cause__` keeps their traceback."""
 
@@ -117,6 +140,12 @@ class StoreError(VolanoError):
     """A store could not do what was asked; the vendor's error is the `__cause__`."""
 
     code = "store"
+
+
+class TableUnreadableError(StoreError):
+    """An author's table is not there, or cannot be read."""
+
+    code = "table_unreadable"
 
 
 class StoreBusyError(StoreError):

@@ -162,7 +162,7 @@ def test_a_table_that_changed_since_it_was_pinned_is_refused(world):
 
 def test_a_source_whose_hand_over_is_not_pinned_is_not_ready(world):
     write(world, [])
-    with pytest.raises(NotReadyError, match="not pinned"):
+    with pytest.raises(NotReadyError, match="not handed over"):
         facts_of(world, None).rows("sales")
 
 

@@ -262,7 +262,7 @@ def test_a_project_that_was_never_applied_says_so(fresh):
         ):
             with told("not_ready"):
                 call()
-        with told("store", "landings.parquet"):  # the table that it names is not there
+        with told("partly_applied", "landings.parquet"):  # the table that it names is not there
             project.apply()
 
 

@@ -284,7 +284,9 @@ def _count_rows(lake: LakeReader, table: str) -> tuple[Counter[tuple[str, str]],
         return Counter({(SHADOW, stored): lake.read(table, columns=["attempt"]).num_rows}), 0
     if table not in (QUARANTINE, RECEIPTS):
         return Counter(), 0
-    rows = lake.read(table, columns=["kind", "status"])
+    # Neither was a row that a hand-over found unfit.
+    accepted = {"revision": (0, None)}
+    rows = lake.read(table, columns=["kind", "status"], where=accepted if table == QUARANTINE else None)
     # Rows from before there was the column; where all are, it has no type.
     kinds = rows["kind"].cast(pa.string()).fill_null(EVENT)
     pairs = Counter(zip(kinds.to_pylist(), rows["status"].to_pylist(), strict=True))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
 from volano.engines.duckdb_views import ask_views
-from volano.errors import AuthorCodeError, StoreError, UnknownNameError, UnsupportedError
+from volano.errors import AuthorCodeError, TableUnreadableError, UnknownNameError, UnsupportedError
 from volano.values.instants import Instant
 
 INSTANT: Final = pa.timestamp("us", "UTC")
@@ -96,7 +96,7 @@ class DuckDbEngine:
             between: a column of instants and a half-open range; Parquet and Delta read that range only.
 
         Raises:
-            StoreError: it cannot be read.
+            TableUnreadableError: it cannot be read.
         """
         kind, rest = _parse(address)
         try:
@@ -108,12 +108,7 @@ class DuckDbEngine:
                     else:
                         table = _part(ds.dataset(found), columns, between)
                 case "csv":
-                    paths = self._paths(address, rest)
-                    reader = self._reader().sql(
-                        "SELECT * FROM read_csv($paths, sample_size = -1, union_by_name = $many)",
-                        params={"paths": paths, "many": len(paths) > 1},
-                    )
-                    table = reader.to_arrow_table()
+                    table = self._csv(self._reader(), self._paths(address, rest)).to_arrow_table()
                 case "delta":
                     table = _part(self._delta(rest).to_pyarrow_dataset(), columns, between)
                 case _:
@@ -129,7 +124,7 @@ class DuckDbEngine:
         """An author's table as it is, for `ask`: Parquet and Delta in place, anything else read.
 
         Raises:
-            StoreError: it cannot be read.
+            TableUnreadableError: it cannot be read.
         """
         kind, rest = _parse(address)
         try:
@@ -162,6 +157,51 @@ class DuckDbEngine:
             settings["threads"] = self._threads
         return ask_views(sql, relations, views, config=settings, known=known, limit=limit)
 
+    def scan_table(
+        self,
+        address: str,
+        *,
+        columns: Sequence[str] | None = None,
+        between: tuple[str, Instant | None, Instant | None] | None = None,
+        rows_at_once: int = 100_000,
+    ) -> Iterator[pa.Table]:
+        """The same rows as `read_table` gives, so many at a time; at least one table, which may be empty.
+
+        Raises:
+            TableUnreadableError: it cannot be read.
+        """
+        kind, rest = _parse(address)
+        try:
+            match kind:
+                case "parquet":
+                    batches = _scan(ds.dataset(self._paths(address, rest)), columns, between, rows_at_once)
+                case "delta":
+                    dataset = self._delta(rest).to_pyarrow_dataset()
+                    batches = _scan(dataset, columns, between, rows_at_once)
+                case _:
+                    batches = self._selected(kind, address, rest, columns, rows_at_once)
+            for rows in batches:
+                yield _normal_table(rows)
+        except (OSError, pa.ArrowException, duckdb.Error, DeltaError) as error:
+            raise self._unreadable(address, error) from error
+
+    def _selected(
+        self, kind: str, address: str, rest: str, columns: Sequence[str] | None, rows_at_once: int
+    ) -> Iterator[pa.Table]:
+        """What a query gives, or CSV files, some rows at a time."""
+        # A connection of its own: one result streams from it while others are asked for.
+        with self._connect({"file_search_path": str(self._folder)}) as connection:
+            if kind == "csv":
+                relation = self._csv(connection, self._paths(address, rest))
+            else:
+                _only_select(rest)
+                relation = connection.sql(rest)
+            reader = relation.to_arrow_reader(rows_at_once)
+            names = [name for name in columns or reader.schema.names if name in reader.schema.names]
+            yield reader.schema.empty_table().select(names)
+            for batch in reader:
+                yield pa.Table.from_batches([batch]).select(names)
+
     def snapshot(self, address: str) -> str:
         """A token that changes when the table's content does.
 
@@ -170,7 +210,7 @@ class DuckDbEngine:
         digest of the rows that does not depend on their order.
 
         Raises:
-            StoreError: it cannot be read.
+            TableUnreadableError: it cannot be read.
         """
         kind, rest = _parse(address)
         try:
@@ -193,14 +233,24 @@ class DuckDbEngine:
         """This thread's connection of a kind; each is a database in memory of its own."""
         connection: duckdb.DuckDBPyConnection | None = getattr(self._local, name, None)
         if connection is None:
-            settings: dict[str, Any] = {**_CLOSED, **config}
-            if self._threads is not None:
-                settings["threads"] = self._threads
-            connection = duckdb.connect(config=settings)
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute("SET lock_configuration = true")
+            connection = self._connect(config)
             setattr(self._local, name, connection)
         return connection
+
+    def _connect(self, config: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
+        settings: dict[str, Any] = {**_CLOSED, **config}
+        if self._threads is not None:
+            settings["threads"] = self._threads
+        connection = duckdb.connect(config=settings)
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET lock_configuration = true")
+        return connection
+
+    def _csv(self, connection: duckdb.DuckDBPyConnection, paths: list[str]) -> duckdb.DuckDBPyRelation:
+        return connection.sql(
+            "SELECT * FROM read_csv($paths, sample_size = -1, union_by_name = $many)",
+            params={"paths": paths, "many": len(paths) > 1},
+        )
 
     def _reader(self) -> duckdb.DuckDBPyConnection:
         return self._connection("reader", {"file_search_path": str(self._folder)})
@@ -215,7 +265,7 @@ class DuckDbEngine:
         else:
             found = [str(path)] if path.is_file() else []
         if not found:
-            raise StoreError(
+            raise TableUnreadableError(
                 f"The table {address!r} does not exist.",
                 where=str(path),
                 mend=f"put the file there, or correct the address {address!r}",
@@ -232,8 +282,8 @@ class DuckDbEngine:
         ).fetchone()
         return hashlib.sha256(repr((types, row)).encode()).hexdigest()
 
-    def _unreadable(self, address: str, error: Exception) -> StoreError:
-        return StoreError(
+    def _unreadable(self, address: str, error: Exception) -> TableUnreadableError:
+        return TableUnreadableError(
             f"The table {address!r} cannot be read: {str(error).rstrip('.')}.",
             where=str(self._folder),
             mend=f"check the file or the query of the address {address!r}",
@@ -270,6 +320,37 @@ def _part(
 ) -> pa.Table:
     """Some columns of the rows in a range; whole where the column holds no instants."""
     names = None if columns is None else [name for name in columns if name in dataset.schema.names]
+    return dataset.to_table(columns=names, filter=_in_range(dataset, between))
+
+
+def _scan(
+    dataset: ds.Dataset,
+    columns: Sequence[str] | None,
+    between: tuple[str, Instant | None, Instant | None] | None,
+    rows_at_once: int,
+) -> Iterator[pa.Table]:
+    """The same, some rows at a time; nothing is read ahead but the next ones."""
+    names = (
+        dataset.schema.names
+        if columns is None
+        else [name for name in columns if name in dataset.schema.names]
+    )
+    scanner = dataset.scanner(
+        columns=names,
+        filter=_in_range(dataset, between),
+        batch_size=rows_at_once,
+        batch_readahead=1,
+        fragment_readahead=1,
+    )
+    yield scanner.projected_schema.empty_table()
+    for batch in scanner.to_batches():
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch])
+
+
+def _in_range(
+    dataset: ds.Dataset, between: tuple[str, Instant | None, Instant | None] | None
+) -> ds.Expression | None:
     condition = None
     if between is not None and between[0] in dataset.schema.names:
         name, low, high = between
@@ -281,7 +362,7 @@ def _part(
             if high is not None:
                 below = ds.field(name) < pa.scalar(high, instant)
                 condition = below if condition is None else condition & below
-    return dataset.to_table(columns=names, filter=condition)
+    return condition
 
 
 def _columns(relation: duckdb.DuckDBPyRelation) -> list[tuple[str, Any]]:

@@ -8,7 +8,7 @@ far the fill has come, so that after a kill it goes on behind the last part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -139,7 +139,8 @@ class Backfill:
             return _ready(group, facts, mapped)
 
         failed: dict[bytes, bytes] = {}
-        for part, total, rows in self._by_parts(group.source, group.hash, ready, "head", n_parts, after):
+        parts = self._by_parts(group.source, group.hash, ready, "head", n_parts, after, stamp)
+        for part, total, rows in parts:
             yield Part({**_pack(group, tiles, rows), **failed}, part, total, rows.num_rows)
             failed.clear()
 
@@ -168,7 +169,8 @@ class Backfill:
             return _known_rows(stored, highest, highest.slice(0, 0), maps, mapped)
 
         prefix = event_prefix(self._project.namespace, source)
-        parts = self._by_parts(source, f"index-{source}", ready, "event_id", n_parts, after, timeless)
+        name = f"index-{source}"
+        parts = self._by_parts(source, name, ready, "event_id", n_parts, after, stamp, timeless)
         for part, total, rows in parts:
             puts = {
                 event_key(prefix, row_id(event_id)): encode_known(known)
@@ -184,15 +186,17 @@ class Backfill:
         key: str,
         n_parts: int,
         after: int,
+        stamp: Instant | None,
         rest: Callable[[], pa.Table] | None = None,
     ) -> Iterator[tuple[int, int, pa.Table]]:
         """Rows by parts of a key column, each with its number, from 1, and the number of parts.
 
         Args:
             ready: the rows of a range of time; `rest` those of no time, asked for when there are several ranges.
+            stamp: the ranges are those of what was applied by then: the same at every resumption.
         """
         scratch = self._scratch
-        spans = [_ALL] if scratch is None else self._facts.spans(source, self._rows_at_once)
+        spans = [_ALL] if scratch is None else self._facts.spans(source, self._rows_at_once, stamp=stamp)
         if scratch is None or len(spans) == 1:
             rows = ready(_ALL)
             parts = part_of([rows[key]], n_parts)
@@ -296,17 +300,16 @@ def rebuild(
     sequence: int,
     cursor: dict[str, int],
     now: Instant | None = None,
-    built: Collection[str] = (),
 ) -> int:
     """Fill an empty online store from the lake: chunks, index of events, decisions and shadow scores, position.
 
-    Afterwards the applier goes on after `sequence` as if it had written the store itself.
+    Afterwards the applier goes on after `sequence` as if it had written the store itself. What is written already, as
+    of the same stamp, is not written again.
 
     Args:
-        stamp, sequence: of the newest batch that every table of the lake holds.
+        stamp, sequence: of a batch that every table of the lake holds; of later ones nothing is seen.
         cursor: how far that batch had read the journal.
         now: leaves out what no window can reach any more.
-        built: hashes of the groups whose chunks, as of `stamp`, are there already.
 
     Returns:
         How many keys were written.
@@ -318,14 +321,12 @@ def rebuild(
         n_keys += len(part.puts)
 
     for group in groups:
-        if group.hash in built:
-            continue
         parts = partial(_chunks_after, backfill, group, now, stamp)
         write_parts(online, group.hash, parts, stamp=stamp, owned=group.prefix, on_part=count)
     for source in collected_sources(project):
         parts = partial(_index_after, backfill, source, stamp)
         write_parts(online, f"index-{source}", parts, stamp=stamp, on_part=count)
-    for puts in logged_entries(project, lake):
+    for puts in logged_entries(project, lake, stamp=stamp):
         online.write(puts, (), stamp=stamp, sequence=0)
         n_keys += len(puts)
     with online.snapshot() as snapshot:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -20,49 +21,134 @@ from volano.values.schema import Field
 _SAMPLE: Final = 3
 
 
-class FittingRows(NamedTuple):
-    """What fits an event of a table, and what does not.
+class FittingRows:
+    """Some rows of a table: those that fit the event, and what is wrong with the others.
 
     Args:
-        rows: those that fit, in the types of the event.
-        misfits: the others as events: what could not be read is there as it stands in the table.
+        typed: every row in the types of the event; null where a value cannot be read.
+        given: the same rows as they stand in the table.
+        wrong: by column, which rows do not fit for its sake.
     """
 
-    rows: pa.Table
-    misfits: list[dict[str, Any]]
+    def __init__(self, typed: pa.Table, given: pa.Table, wrong: dict[str, NDArray[np.bool_]]) -> None:
+        self._typed, self._given = typed, given
+        self._wrong = {name: bad for name, bad in wrong.items() if bad.any()}
+        self._bad = np.logical_or.reduce([np.zeros(typed.num_rows, bool), *self._wrong.values()])
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are, fitting or not."""
+        return len(self._bad)
+
+    @property
+    def n_misfits(self) -> int:
+        """How many do not fit."""
+        return int(self._bad.sum())
+
+    @property
+    def n_wrong(self) -> dict[str, int]:
+        """How many do not fit for the sake of each column, where any do."""
+        return {name: int(bad.sum()) for name, bad in self._wrong.items()}
+
+    @property
+    def rows(self) -> pa.Table:
+        """Those that fit, in the types of the event."""
+        return self._typed.filter(pa.array(~self._bad)) if self._wrong else self._typed
+
+    def misfits(self) -> list[dict[str, Any]]:
+        """The others as events: what could not be read is there as it stands in the table."""
+        places = pa.array(np.flatnonzero(self._bad))
+        events: list[dict[str, Any]] = self._typed.take(places).to_pylist()
+        raw = self._given.select(self._typed.column_names).take(places).to_pylist()
+        for event, place, given in zip(events, places.to_pylist(), raw, strict=True):
+            event |= {name: given[name] for name, bad in self._wrong.items() if bad[place]}
+        return events
+
+    def typed_misfits(self) -> pa.Table:
+        """The same in the types of the event, null where a value cannot be read."""
+        return self._typed.filter(pa.array(self._bad))
+
+    def sample(self, name: str) -> list[dict[str, Any]]:
+        """The first rows, as they stand in the table, that do not fit for the sake of a column."""
+        places = np.flatnonzero(self._wrong[name])[:_SAMPLE]
+        rows: list[dict[str, Any]] = self._given.take(pa.array(places)).to_pylist()
+        return rows
+
+
+class Fitness:
+    """What was seen of a table, part by part: whether some column fits in no row at all, so that it is not the rows
+    that are wrong but the declaration.
+
+    >>> from volano.plan.definitions import CompiledSource
+    >>> from volano.values.schema import DType, Schema
+    >>> source = CompiledSource("s", "S", Schema((Field("n", DType.INT64),)), ("n",), "n", "ops")
+    >>> part = FittingRows(pa.table({"n": [1, None]}), pa.table({"n": [1, None]}), {"n": np.array([False, True])})
+    >>> seen = Fitness(source, "t.csv")
+    >>> seen.see(part)
+    >>> seen.refuse_columns()
+    >>> seen.n_rows, seen.n_misfits
+    (2, 1)
+    """
+
+    def __init__(self, source: CompiledSource, address: str) -> None:
+        self._source = source
+        self._where = f"source {source.name}, table {address}"
+        self.n_rows = 0
+        self.n_misfits = 0
+        self._n_wrong: Counter[str] = Counter()
+        self._samples: dict[str, list[dict[str, Any]]] = {}
+
+    def see(self, fitting: FittingRows) -> None:
+        """Count some rows."""
+        self.n_rows += fitting.n_rows
+        self.n_misfits += fitting.n_misfits
+        for name, n_wrong in fitting.n_wrong.items():
+            self._n_wrong[name] += n_wrong
+            self._samples.setdefault(name, fitting.sample(name))
+
+    def refuse_columns(self) -> None:
+        """Raise RequestError when a column fits in no row of what was seen; names it and shows rows."""
+        for name, n_wrong in self._n_wrong.items():
+            if n_wrong == self.n_rows:
+                field = self._source.schema.find(name)
+                assert field is not None
+                raise RequestError(
+                    f"Column {name!r} is declared {ARROW_TYPES[field.dtype]} and fits in none of {n_wrong} rows.",
+                    where=self._where,
+                    mend=f"declare what it holds, or mend the table; first rows: {self._samples[name]}",
+                )
+
+    def say(self) -> str:
+        """One sentence on the rows that did not fit; empty when all did."""
+        if not self.n_misfits:
+            return ""
+        columns = ", ".join(f"{name} in {n}" for name, n in sorted(self._n_wrong.items()))
+        sample = str(next(iter(self._samples.values()))[0])
+        return f"{self.n_misfits} of {self.n_rows} rows do not fit ({columns}) and are in quarantine, such as {sample}"
 
 
 def fitting_rows(source: CompiledSource, table: pa.Table, address: str) -> FittingRows:
-    """The rows of an author's table that fit the event, and those that do not.
+    """Which rows of an author's table fit the event.
 
-    A row does not fit that lacks what is declared never to be null, or where the text of a CSV file cannot be read as
-    the column's type.
+    A row does not fit that lacks what is declared never to be null, where the text of a CSV file cannot be read as the
+    column's type, or where a number is too large for it.
+
+    Args:
+        table: some of its rows; whether a column fits in any is for the caller to see (`Fitness`).
 
     Raises:
-        RequestError: a column is missing, of another type, or fits in no row: declaration and table do not agree.
+        RequestError: a column is missing, or of another type: declaration and table do not agree.
     """
     where = f"source {source.name}, table {address}"
     is_text = address.split("?")[0].endswith((".csv", ".csv.gz"))
     columns: dict[str, pa.Array] = {}
     wrong: dict[str, NDArray[np.bool_]] = {}
     for field in source.schema.fields:
-        wanted = ARROW_TYPES[field.dtype]
-        column, unread = _read(table, field.name, wanted, where, is_text=is_text)
-        if _never_null(source, field):
+        column, unread = _read(table, field.name, ARROW_TYPES[field.dtype], where, is_text=is_text)
+        if _never_null(source, field) and column.null_count:
             unread = unread | column.is_null().to_numpy(zero_copy_only=False)
-            if len(unread) and unread.all() and column.null_count == len(column):
-                _refuse_nulls(table, field.name, column, where)
         columns[field.name], wrong[field.name] = column, unread
-    rows = pa.table(columns)
-    bad = np.logical_or.reduce([np.zeros(rows.num_rows, bool), *wrong.values()])
-    if not bad.any():
-        return FittingRows(rows, [])
-    places = np.flatnonzero(bad)
-    misfits = rows.take(pa.array(places)).to_pylist()
-    raw = table.select(list(columns)).take(pa.array(places)).to_pylist()
-    for event, place, given in zip(misfits, places.tolist(), raw, strict=True):
-        event |= {name: given[name] for name in columns if wrong[name][place]}
-    return FittingRows(rows.filter(pa.array(~bad)), misfits)
+    return FittingRows(pa.table(columns), table, wrong)
 
 
 def declared_table(
@@ -74,7 +160,10 @@ def declared_table(
         RequestError: a column is missing, of another type, or null where it must not be; names it and shows rows.
     """
     wanted = source.schema.fields if fields is None else fields
-    columns = {field.name: _declared(table, field.name, ARROW_TYPES[field.dtype], where) for field in wanted}
+    columns = {
+        field.name: _one_nan(_declared(table, field.name, ARROW_TYPES[field.dtype], where))
+        for field in wanted
+    }
     for field in wanted:
         if _never_null(source, field) and columns[field.name].null_count:
             _refuse_nulls(table, field.name, columns[field.name], where)
@@ -88,17 +177,46 @@ def _never_null(source: CompiledSource, field: Field) -> bool:
 def _read(
     table: pa.Table, name: str, wanted: pa.DataType, where: str, *, is_text: bool
 ) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """A column as its declared type, and where its text could not be read."""
-    text = combined(table[name]) if is_text and name in table.column_names else None
-    if text is None or pa.types.is_string(wanted) or not pa.types.is_string(text.type):
-        return _declared(table, name, wanted, where), np.zeros(table.num_rows, bool)
-    coded = text.dictionary_encode()
+    """A column as its declared type, and where a value could not be read."""
+    given = combined(table[name]) if name in table.column_names else None
+    if given is not None and _holds_numbers(given.type) and _holds_numbers(wanted):
+        return _of_numbers(given, wanted, table, name, where)
+    if given is None or not is_text or pa.types.is_string(wanted) or not pa.types.is_string(given.type):
+        return _one_nan(_declared(table, name, wanted, where)), np.zeros(table.num_rows, bool)
+    coded = given.dictionary_encode()
     values = [_value_of(each, wanted) for each in coded.dictionary.to_pylist()]
     column = pa.array(values, wanted).take(coded.indices)
-    unread: NDArray[np.bool_] = pc.and_(text.is_valid(), column.is_null()).to_numpy(zero_copy_only=False)
-    if unread.any() and unread.sum() + text.null_count == len(text):
-        _declared(table, name, wanted, where)  # nothing can be read: it is refused with a sample
+    unread: NDArray[np.bool_] = pc.and_(given.is_valid(), column.is_null()).to_numpy(zero_copy_only=False)
+    return _one_nan(column), unread
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _of_numbers(
+    given: pa.Array, wanted: pa.DataType, table: pa.Table, name: str, where: str
+) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """Numbers as numbers of another type; those that would change are not read."""
+    try:
+        column = _declared(table, name, wanted, where)
+        return _one_nan(column), np.zeros(len(column), bool)
+    except RequestError:
+        if not pa.types.is_integer(given.type):
+            raise  # fractions where whole numbers are declared: the column is of another type
+    loose = given.cast(wanted, safe=False)
+    changed = pc.fill_null(pc.not_equal(loose.cast(given.type, safe=False), given), False)
+    column = pc.if_else(changed, pa.scalar(None, wanted), loose)
+    unread: NDArray[np.bool_] = changed.to_numpy(zero_copy_only=False)
     return column, unread
+
+
+def _one_nan(column: pa.Array) -> pa.Array:
+    """NaN in one form: what is equal must have equal bits wherever it lies."""
+    if not pa.types.is_floating(column.type):
+        return column
+    is_nan = pc.fill_null(pc.is_nan(column), False)
+    return pc.if_else(is_nan, pa.scalar(np.nan, column.type), column) if pc.any(is_nan).as_py() else column
 
 
 def _value_of(text: str, wanted: pa.DataType) -> Any:

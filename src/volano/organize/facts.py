@@ -7,7 +7,7 @@ clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from volano.errors import NotReadyError, RequestError, StateMismatchError
 from volano.kernels.columns import combined
-from volano.organize.declared import declared_table
+from volano.organize.declared import FittingRows, declared_table, fitting_rows
 from volano.organize.partitions import Span
 from volano.organize.snapshots import changes_of
 from volano.plan.built_in import fact_table, source_of
@@ -58,15 +58,23 @@ class Facts:
         lake: holds `fact_<source>`.
         sql: reads the sources' tables.
         handovers: of every source that has a table, by source name.
+        waiting: sources whose table could not be handed over yet: only what was pushed is there.
     """
 
     def __init__(
-        self, project: CompiledProject, lake: LakeReader, sql: SqlEngine, handovers: Mapping[str, HandOver]
+        self,
+        project: CompiledProject,
+        lake: LakeReader,
+        sql: SqlEngine,
+        handovers: Mapping[str, HandOver],
+        *,
+        waiting: Collection[str] = (),
     ) -> None:
         self._project = project
         self._lake = lake
         self._sql = sql
         self._handovers = handovers
+        self._waiting = frozenset(waiting)
         self._tables: dict[str, pa.Table] = {}
         self._large: set[str] = set()
 
@@ -129,6 +137,7 @@ class Facts:
         whole: int | None = None,
         since: Instant | None = None,
         until: Instant | None = None,
+        stamp: Instant | None = None,
     ) -> list[Span]:
         """Ranges of event time that hold about so many rows of a source each, oldest first.
 
@@ -139,10 +148,12 @@ class Facts:
             n_rows: in a range; more where one instant has more.
             whole: how many rows fit; `n_rows` when None.
             since, until: the ends of the first and last range.
+            stamp: only what was applied by then is counted.
         """
         definition = source_of(self._project, source)
         whole = n_rows if whole is None else whole
-        streamed = self._read(definition, ["event_time"], "event_time", since, until, None)
+        streamed = self._read(definition, ["event_time", "applied_at"], "event_time", since, until, None)
+        streamed = _counting(streamed, definition, stamp, False)
         times = _inside(_micros(streamed["event_time"].drop_null()), since, until)
         handover = self._handovers.get(source)
         # Dumps are told apart by the dump before: a range of them says nothing.
@@ -150,6 +161,7 @@ class Facts:
             (handover is not None and handover.imported)
             or definition.change == "snapshots"
             or source in self._tables
+            or source in self._waiting
         )
         if definition.table is not None and not is_whole:
             address = handover.table if handover is not None and handover.table else definition.table
@@ -241,16 +253,16 @@ class Facts:
         until: Instant | None,
         stamp: Instant | None,
     ) -> pa.Table | None:
-        if source.table is None:
+        if source.table is None or source.name in self._waiting:
             return None
         handover = self._handovers.get(source.name)
         if handover is not None and handover.imported:
             return None
-        if handover is None and source.stream:
+        if handover is None:
             raise NotReadyError(
-                f"The hand-over of source {source.name!r} from its table to its stream is not pinned yet.",
-                where=f"source {source.name}",
-                mend="run `volano apply`",
+                f"The table of source {source.name!r} is not handed over yet.",
+                where=f"source {source.name}, table {source.table}",
+                mend="run `volano apply`; it says what is wrong with a table that cannot be used",
             )
         if handover is not None and stamp is not None and handover.stamp > stamp:
             return None
@@ -274,10 +286,14 @@ class Facts:
         """Some columns of a range of a table that does not fit memory."""
         address = handover.table if handover is not None and handover.table else source.table
         assert address is not None
+        has_unfit = handover is not None and handover.n_unfit > 0
         wanted = {*names, *source.id_columns, source.event_time, source.known_at}
-        fields = tuple(field for field in source.schema.fields if field.name in wanted)
+        # Whether a row fits is said by all of its columns.
+        fields = tuple(field for field in source.schema.fields if has_unfit or field.name in wanted)
         read = [field.name for field in fields]
         rows = self._sql.read_table(address, columns=read, between=(source.event_time, since, until))
+        if has_unfit:
+            rows = fitting_rows(source, rows, address).rows
         facts = facts_of_table(source, rows, handover, address, fields)
         return facts.select([*FACT_COLUMNS.names, *names])
 
@@ -289,7 +305,10 @@ class Facts:
             assert address is not None
             if handover is not None:
                 self._verify(source, handover, address)
-            found = facts_of_table(source, self._sql.read_table(address), handover, address)
+            rows = self._sql.read_table(address)
+            if handover is not None and handover.n_unfit:
+                rows = _fitting(source, rows, handover, address)
+            found = facts_of_table(source, rows, handover, address)
             self._tables[source.name] = found
         return found
 
@@ -328,6 +347,19 @@ class Facts:
             )
             replacing = replacing.filter(candidates)
         return replacing
+
+
+def _fitting(source: CompiledSource, table: pa.Table, handover: HandOver, address: str) -> pa.Table:
+    """The rows of a table that fit, the same ones as when it was handed over."""
+    fitting = fitting_rows(source, table, address)
+    if fitting.n_misfits != handover.n_unfit:
+        raise RequestError(
+            f"{fitting.n_misfits} rows do not fit the event as it is declared now; {handover.n_unfit} did not when "
+            "the table was handed over.",
+            where=f"source {source.name}, table {address}: {fitting.n_wrong}",
+            mend="declare new columns as `... | None`, or give the source a new name and apply",
+        )
+    return fitting.rows
 
 
 def standing(rows: pa.Table) -> pa.Table:
@@ -424,12 +456,14 @@ def facts_of_table(
     handover: HandOver | None,
     address: str,
     fields: Sequence[Field] | None = None,
+    unfit: pa.Array | None = None,
 ) -> pa.Table:
     """Rows of an author's table as facts, with ids, known_at and the hand-over's stamp; where a stream follows, only
     those before the hand-over.
 
     Args:
         fields: which columns of the event, among them those of its id and its times; all when None.
+        unfit: `unfit_ids` of what was left out: such a row of a snapshot ends nothing.
 
     Raises:
         RequestError: the table does not fit the declared schema.
@@ -466,7 +500,9 @@ def facts_of_table(
     rows = pa.table(facts | {name: column for name, column in columns.items() if name not in facts})
     if handover is not None and source.stream:
         rows = rows.filter(pa.array(_micros(times) < handover.at))
-    _refuse_repeated_ids(rows, where)
+    if unfit is not None and operations is not None and len(unfit):
+        rows = rows.filter(pc.invert(is_unfit_end(rows["operation"], rows["event_id"], unfit)))
+    refuse_repeated_ids(rows, where)
     return rows
 
 
@@ -476,7 +512,13 @@ def snapshot_facts(source: CompiledSource, rows: pa.Table, where: str) -> tuple[
     return changes_of(rows, key=source.id_columns[:-1], at=source.event_time, where=where, ignored=ignored)
 
 
-def _refuse_repeated_ids(rows: pa.Table, where: str) -> None:
+def is_unfit_end(operations: pa.ChunkedArray, ids: pa.ChunkedArray, unfit: pa.Array) -> pa.ChunkedArray:
+    """Which rows say that something ended because its row in that snapshot does not fit."""
+    return pc.and_(pc.equal(operations, Operation.END.value), pc.is_in(ids, value_set=unfit))
+
+
+def refuse_repeated_ids(rows: pa.Table, where: str) -> None:
+    """Raise RequestError when rows of a table share an id; shows some."""
     ids = combined(rows["event_id"])
     if len(ids.unique()) == len(ids):  # a third of the time that counting takes
         return
@@ -505,6 +547,14 @@ def event_ids(rows: pa.Table, source: CompiledSource) -> pa.Array:
     return pa.array(
         [event_id(values) for values in zip(*(part.to_pylist() for part in parts), strict=True)], pa.string()
     )
+
+
+def unfit_ids(fitting: FittingRows, source: CompiledSource) -> pa.Array:
+    """The ids of the rows that do not fit, as far as they can be read: these rows are wrong, and not gone."""
+    rows = fitting.typed_misfits()
+    for name in source.id_columns:
+        rows = rows.filter(rows[name].is_valid())
+    return event_ids(rows, source)
 
 
 def _is_inside(times: Micros, since: Instant | None, until: Instant | None) -> NDArray[np.bool_]:

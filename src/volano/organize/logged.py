@@ -13,36 +13,42 @@ from volano.plan.definitions import CompiledProject
 from volano.plan.state_index import Known, KnownDecision, decision_key, encode_known, shadow_key
 from volano.protocols.lake import LakeReader
 from volano.records.journal import answer_hash, request_hash
-from volano.values.instants import BEGINNING
+from volano.values.instants import BEGINNING, Instant
 
 _AT_ONCE: Final = 50_000
 _REQUEST: Final = "request__"
 _ANSWER: Final = ("decision_id", "attempt", "decided_at", "features_as_of", "release_id", "action")
 
 
-def logged_entries(project: CompiledProject, lake: LakeReader) -> Iterator[dict[bytes, bytes]]:
-    """Entries of every decision id and shadow score of a project, some at a time."""
+def logged_entries(
+    project: CompiledProject, lake: LakeReader, *, stamp: Instant
+) -> Iterator[dict[bytes, bytes]]:
+    """Entries of every decision id and shadow score of a project that was applied by a stamp, some at a time."""
     namespace = project.namespace
+    by_then = {"applied_at": (None, stamp + 1)}
     for decision in project.decisions:
         table = f"decision_{decision}"
         if lake.version(table) is not None:
-            for entries in _known_decisions(lake, table):
+            for entries in _known_decisions(lake, table, by_then):
                 yield {
                     decision_key(namespace, decision, decision_id): encode_known(known)
                     for decision_id, known in entries.items()
                 }
     if lake.version("shadow_score") is not None:
         known = encode_known(Known())
-        rows = lake.read("shadow_score", columns=["decision", "decision_id", "attempt", "model_version"])
+        columns = ["decision", "decision_id", "attempt", "model_version"]
+        rows = lake.read("shadow_score", columns=columns, where=by_then)
         for batch in rows.to_batches(max_chunksize=_AT_ONCE):
             scored = zip(*(column.to_pylist() for column in batch.columns), strict=True)
             yield {shadow_key(namespace, *one): known for one in scored}
 
 
-def _known_decisions(lake: LakeReader, table: str) -> Iterator[dict[str, KnownDecision]]:
+def _known_decisions(
+    lake: LakeReader, table: str, by_then: dict[str, tuple[None, Instant]]
+) -> Iterator[dict[str, KnownDecision]]:
     """What is known of each id; those that were answered more than once come last, together."""
     asked = [name for name in _columns(lake, table) if name.startswith(_REQUEST)]
-    rows = lake.read(table, columns=[*_ANSWER, *asked])
+    rows = lake.read(table, columns=[*_ANSWER, *asked], where=by_then)
     again = pc.unique(rows.filter(pc.greater(rows["attempt"], 0))["decision_id"])
     is_again = pc.is_in(rows["decision_id"], value_set=again)
     for batch in rows.filter(pc.invert(is_again)).to_batches(max_chunksize=_AT_ONCE):

@@ -32,13 +32,16 @@ class _Wanted(NamedTuple):
     doomed: pa.Array
 
 
-def changes_to(source: CompiledSource, rows: pa.Table, facts: pa.Table, address: str) -> list[TableChange]:
+def changes_to(
+    source: CompiledSource, rows: pa.Table, facts: pa.Table, address: str, *, unfit: pa.Array | None = None
+) -> list[TableChange]:
     """The changes that bring the facts of a source up to its table, in the order of their event times.
 
     Args:
         rows: of the table, as `organize.declared` gives them.
         facts: every revision, as `Facts.rows` gives them; both as far back as a refresh looks.
         address: names the table in errors.
+        unfit: ids of rows of the table that do not fit: what stands of them is neither retracted nor ended.
 
     Raises:
         RequestError: the table goes back in time, or is empty where rows hold.
@@ -61,6 +64,16 @@ def changes_to(source: CompiledSource, rows: pa.Table, facts: pa.Table, address:
             _refuse_going_back(source, rows, present.filter(stands), where)
             nothing = pa.array(np.zeros(present.num_rows, bool))
             wanted = _Wanted(rows, pa.array(np.zeros(rows.num_rows, bool)), nothing)
+    if unfit is not None and len(unfit):
+        wanted = _Wanted(
+            wanted.rows,
+            wanted.is_end,
+            pc.and_(wanted.doomed, pc.invert(pc.is_in(combined(present["event_id"]), value_set=unfit))),
+        )
+        spared = pc.and_(wanted.is_end, pc.is_in(event_ids(wanted.rows, source), value_set=unfit))
+        wanted = wanted._replace(
+            rows=wanted.rows.filter(pc.invert(spared)), is_end=wanted.is_end.filter(pc.invert(spared))
+        )
     return _differences(source, wanted, present, where)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
@@ -64,10 +64,11 @@ class LakeWriter(LakeReader, Protocol):
         """
         ...
 
-    def append(self, table: str, rows: pa.Table, *, writer: str, sequence: int) -> int:
+    def append(self, table: str, rows: pa.Table | Iterable[pa.Table], *, writer: str, sequence: int) -> int:
         """Append rows in one atomic commit and return the table's version.
 
-        Exactly once for (writer, sequence): a sequence not above the writer's last committed one is skipped.
+        Exactly once for (writer, sequence): a sequence not above the writer's last committed one is skipped. Several
+        tables are written one after the other and appear together; when their iterator raises, nothing was appended.
         """
         ...
 

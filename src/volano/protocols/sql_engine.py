@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
@@ -33,7 +33,21 @@ class SqlEngine(Protocol):
             columns: which; those that the table lacks are left out; all when None.
             between: a column of instants and a half-open range of it. An engine may read less for it, or return more.
 
-        Raises StoreError when it cannot be read; the mend names the address.
+        Raises TableUnreadableError when it cannot be read; the mend names the address.
+        """
+        ...
+
+    def scan_table(
+        self,
+        address: str,
+        *,
+        columns: Sequence[str] | None = None,
+        between: tuple[str, Instant | None, Instant | None] | None = None,
+        rows_at_once: int = 100_000,
+    ) -> Iterator[pa.Table]:
+        """The rows of `read_table`, at most so many at a time, in one order while the table is the same.
+
+        At least one table comes, which may be empty. Raises TableUnreadableError, also on the way.
         """
         ...
 

@@ -19,6 +19,7 @@ class HandOver(msgspec.Struct, frozen=True):
         stamp: applied_at of every row that came from the snapshot.
         table: the address as declared then; empty for a source that is only streamed.
         imported: the snapshot's rows stand in the lake's `fact_<source>`; the table is not read for them again.
+        n_unfit: rows of the snapshot that do not fit the event: they are in quarantine, and no facts.
     """
 
     source: str
@@ -27,3 +28,4 @@ class HandOver(msgspec.Struct, frozen=True):
     stamp: Instant
     table: str
     imported: bool = False
+    n_unfit: int = 0

@@ -1,23 +1,39 @@
 """Carrying out a plan: one step at a time, each remembered in the ledger, so that a crash resumes.
 
 State is built in an online store of its own, named by the attempt, while the old one keeps serving; it is swapped in
-together with the definitions, in one compare-and-set.
+together with the definitions, in one compare-and-set. The attempt pins how much of what was applied it builds from;
+what came since, also between a kill and the next run, follows from the apply log before the swap.
+
+A table that cannot be used, or a projection that must not be, costs the steps that depend on it. The others are carried
+out; the next plan holds the rest.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 
+from volano.collect.applier import Applier
 from volano.collect.tables import lake_tables
 from volano.compile.state import reading_also
-from volano.errors import ConflictError, CorruptionError
+from volano.errors import (
+    AuthorCodeError,
+    ConflictError,
+    CorruptionError,
+    NotReadyError,
+    PartlyAppliedError,
+    RequestError,
+    StateMismatchError,
+    TableUnreadableError,
+    UnsupportedError,
+    VolanoError,
+)
 from volano.organize.backfill import Backfill, Part, write_parts
-from volano.organize.facts import Facts
 from volano.plan.definitions import CompiledProject
+from volano.plan.explain import explain_step
 from volano.plan.plan import Plan
 from volano.plan.state import StateGroup
 from volano.plan.steps import (
@@ -33,20 +49,44 @@ from volano.plan.steps import (
     step_id,
 )
 from volano.protocols.clock import Clock
+from volano.protocols.online_store import OnlineWriter
 from volano.protocols.reporter import Reporter
 from volano.records.handover import HandOver as PinnedHandOver
 from volano.runtime.applied import Applied, find_applied, note_applied, put_applied, put_definitions
 from volano.runtime.binding import needed_projects, rebind_releases
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
 from volano.runtime.definitions import Definitions
-from volano.runtime.rebuilding import as_of, fill
-from volano.runtime.refreshing import import_table, say_misfits
+from volano.runtime.handing_over import quarantine_misfits, take_over
+from volano.runtime.rebuilding import Position, facts_in_force, fill, is_lost, position_of
 from volano.runtime.scratch import FileScratch
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
 from volano.values.instants import Instant
 
-_HANDOVERS = "handover"
+_HANDOVERS: Final = "handover"
+_POSITION: Final = "position"
+_END: Final = "end"
+_OF_ONE_STEP: Final = (
+    AuthorCodeError,
+    NotReadyError,
+    RequestError,
+    StateMismatchError,
+    TableUnreadableError,
+    UnsupportedError,
+)
+"""What an author's table or function causes: the steps that do not depend on it go on."""
+
+
+class _Note(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An entry of the ledger stream of an attempt: a step that was done or failed, or the position of its state."""
+
+    id: str
+    step: str
+    note: str = ""
+    failed: bool = False
+    where: str = ""
+    mend: str = ""
+    position: Position | None = None
 
 
 class Application:
@@ -73,43 +113,107 @@ class Application:
         self._bundle = bundle
         self._clock = clock
         self._reporter = reporter
-        last = stores.apply_log.last()
-        # An attempt ends where something was applied in between: what it backfilled is of an older stamp.
-        self._attempt = f"{plan.id}-{0 if last is None else last.sequence}"
-        self._stream = f"plan/{self._attempt}"
         self._applied, self._revision = find_applied(stores.catalog)
+        # The same plan may be made again after others; the revision that it replaces is another one then. Where it
+        # could change nothing, the revision is the same, and only what the ledger says of its end tells them apart.
+        self._attempt = f"{plan.id}-{self._revision}"
+        n_ended = 0
+        while any(note.id == _END for note in self._notes()):
+            n_ended += 1
+            self._attempt = f"{plan.id}-{self._revision}-{n_ended}"
         self._also = tuple(also)
-        if not self._registers:  # the same state may be dropped and built again without a record in between
-            self._attempt += f"-{self._revision}"
-            self._stream = f"plan/{self._attempt}"
+        self._position: Position | None = None
+        self._failures: dict[Step, VolanoError] = {}
+        self.is_stale = False
+        """Whether a step failed in an earlier run of this attempt and was not tried again: plan again for it."""
 
     def run(self) -> Applied:
         """Carry out every step that is not done yet; returns what is in force afterwards.
 
         Raises:
             ConflictError: other definitions were applied since the plan was made.
+            PartlyAppliedError: some steps could not be carried out; what does not depend on them is in force.
         """
         in_force = "" if self._applied is None else self._applied.project.definitions_hash
-        done = {msgspec.json.decode(entry.body)["id"] for entry in self._stores.catalog.entries(self._stream)}
+        done = {note.id: note for note in self._notes()}
         if in_force != self._plan.based_on and not (done and in_force == self._plan.project.definitions_hash):
             raise ConflictError(
                 "Other definitions were applied since this plan was made.",
                 where="catalog",
                 mend="run `volano plan` again",
             )
+        if _POSITION in done:
+            self._position = done[_POSITION].position
         self._reporter.started("apply", len(self._plan.steps))
         for n, step in enumerate(self._plan.steps, start=1):
-            if step_id(step) not in done:
-                note = self._carry_out(step)
-                self._remember(step, note)
+            known = done.get(step_id(step))
+            if known is None:
+                self._take(step)
+            elif known.failed:
+                # What is built may hold later events already; a step of this position must not come behind them.
+                self.is_stale = True
+                self._failures[step] = VolanoError(known.note, where=known.where, mend=known.mend)
             self._reporter.advanced(n, type(step).__name__)
         applied, _ = find_applied(self._stores.catalog)
         assert applied is not None
+        applied = self._with_handovers(applied)
         note_applied(self._stores.catalog, applied)
         self._rebind(applied)
         self._sweep(applied)
-        self._reporter.finished(f"{len(self._plan.steps)} steps")
+        n_done = len(self._plan.steps) - len(self._failures)
+        self._reporter.finished(f"{n_done} steps")
+        if self._failures:
+            self._remember(_Note(_END, "End"))
+            failures = tuple((explain_step(step), error) for step, error in self._failures.items())
+            raise PartlyAppliedError(failures, n_done=n_done)
         return applied
+
+    def _take(self, step: Step) -> None:
+        """Carry out a step and remember how that ended."""
+        note = _Note(step_id(step), type(step).__name__)
+        try:
+            self._require(step)
+            note = msgspec.structs.replace(note, note=self._carry_out(step))
+        except _OF_ONE_STEP as error:
+            if not isinstance(step, HandOver | BackfillGroup):
+                raise
+            self._failures[step] = error
+            said = {"note": error.what, "where": error.where, "mend": error.mend}
+            note = msgspec.structs.replace(note, failed=True, **said)
+        self._remember(note)
+
+    def _require(self, step: Step) -> None:
+        """Refuse to build what reads a source, or joins a dimension, that this plan could not bring."""
+        if not isinstance(step, BackfillGroup):
+            return
+        group = self._known_groups()[step.group]
+        lacking = {failed.source for failed in self._failures if isinstance(failed, HandOver)}
+        failed = self._lost_groups
+        lost = sorted(
+            lacking & {group.source}
+            | {self._known_groups()[join.group].source for join in group.joins if join.group in failed}
+        )
+        if lost:
+            raise NotReadyError(
+                f"It reads {', '.join(lost)}, whose table could not be used.",
+                where=f"views {', '.join(step.views)}",
+                mend="mend the table and apply again",
+            )
+
+    @property
+    def _lost_groups(self) -> set[str]:
+        """The hashes of the groups that could not be built."""
+        return {failed.group for failed in self._failures if isinstance(failed, BackfillGroup)}
+
+    def _with_handovers(self, applied: Applied) -> Applied:
+        """What is in force, with the hand-overs of sources that no view reads."""
+        handovers = self._handovers()
+        if applied.handovers == handovers:
+            return applied
+        whole = msgspec.structs.replace(applied, handovers=handovers)
+        _, revision = find_applied(self._stores.catalog)
+        put_applied(self._stores.catalog, whole, expected=revision)
+        return whole
 
     def _rebind(self, applied: Applied) -> None:
         """Champions whose inputs stay the same run with the new bundle, if it can serve them."""
@@ -129,7 +233,7 @@ class Application:
             case BackfillGroup():
                 return self._backfill(step)
             case PublishState():
-                return self._put_in_force(self._groups(step.groups)) if not self._registers else ""
+                return self._publish(step) if not self._registers else ""
             case RegisterDefinitions():
                 return self._register(step)
             case RetireState():
@@ -143,11 +247,6 @@ class Application:
     @property
     def _builds(self) -> bool:
         return any(isinstance(step, PublishState) for step in self._plan.steps)
-
-    @property
-    def _backfilled(self) -> set[str]:
-        """The groups whose backfill was a step of its own, and is done."""
-        return {step.group for step in self._plan.steps if isinstance(step, BackfillGroup)}
 
     @property
     def _state(self) -> str:
@@ -167,21 +266,22 @@ class Application:
         return stored
 
     def _hand_over(self, step: HandOver) -> str:
-        if any(pinned.source == step.source for pinned in self._pinned()):
-            return "was pinned before"
-        now = self._now()
-        snapshot = self._stores.sql.snapshot(step.table) if step.table else ""
-        is_kept = bool(step.table) and not self._plan.project.sources[step.source].stream
-        pinned = PinnedHandOver(step.source, now, snapshot, now, step.table, imported=is_kept)
-        said = snapshot
-        if is_kept:
-            kept = import_table(self._plan.project, pinned, self._stores.lake, self._stores.sql)
-            if kept is None or kept.misfits:
-                # An apply that was cut short kept it, or rows did not fit: the first refresh compares all of it.
-                pinned = msgspec.structs.replace(pinned, snapshot="")
-            if kept is not None and kept.misfits:
-                said = say_misfits(kept)
-        self._stores.catalog.append(_HANDOVERS, [msgspec.json.encode(pinned)], at=now)
+        source, lake, sql = self._plan.project.sources[step.source], self._stores.lake, self._stores.sql
+        said = "was pinned before"
+        pinned = self._handovers().get(step.source)
+        if pinned is None:
+            now = self._now()
+            snapshot = sql.snapshot(step.table) if step.table else ""
+            is_kept = bool(step.table) and not source.stream
+            pinned, said = (
+                PinnedHandOver(step.source, now, snapshot, now, step.table, imported=is_kept),
+                snapshot,
+            )
+            if step.table:
+                taken = take_over(self._plan.project, pinned, lake, sql)
+                pinned, said = taken.handover, taken.said or snapshot
+            self._stores.catalog.append(_HANDOVERS, [msgspec.json.encode(pinned)], at=now)
+        quarantine_misfits(source, pinned, lake, sql)
         return said
 
     def _backfill(self, step: BackfillGroup) -> str:
@@ -189,9 +289,9 @@ class Application:
         (group,) = self._groups([step.group])
         handovers = self._handovers()
         project = self._of_state()
-        facts = Facts(project, self._stores.lake, self._stores.sql, handovers)
+        facts = facts_in_force(project, self._stores, handovers)
         functions = self._functions()
-        stamp = as_of(self._stores, handovers)
+        stamp = self._pin().stamp
         online = self._stores.online(self._state)
 
         def report(part: Part) -> None:
@@ -207,6 +307,23 @@ class Application:
             n_rows = write_parts(online, group.hash, parts, stamp=stamp, owned=group.prefix, on_part=report)
         return f"{n_rows} rows"
 
+    def _pin(self) -> Position:
+        """How much of what was applied the new state is built from; the same however often the attempt is resumed."""
+        if self._position is None:
+            self._position = position_of(self._stores, self._handovers())
+            if self._applied is not None:
+                # What the old state takes in from now on has a later stamp, whatever the clock says.
+                old = self._stores.online(self._applied.state)
+                old.write({}, (), stamp=self._position.stamp, sequence=0)
+            self._remember(_Note(_POSITION, "Position", position=self._position))
+        return self._position
+
+    def _publish(self, step: PublishState) -> str:
+        built = [each for each in self._plan.steps if isinstance(each, BackfillGroup)]
+        if built and self._lost_groups == {each.group for each in built}:
+            return "nothing was built"
+        return self._put_in_force(self._groups(step.groups))
+
     def _register(self, step: RegisterDefinitions) -> str:
         put_definitions(self._stores.catalog, step.bundle, self._plan.project)
         published = [step.groups for step in self._plan.steps if isinstance(step, PublishState)]
@@ -218,7 +335,9 @@ class Application:
         if self._builds or self._applied is None:
             online = self._stores.online(self._state)
             project, functions, handovers = self._of_state(), self._functions(), self._handovers()
-            fill(online, self._stores, project, groups, functions, handovers, built=self._backfilled)
+            if is_lost(online):
+                fill(online, self._stores, project, groups, functions, handovers, position=self._pin())
+            self._follow(online, project, groups, functions)
         applied = Applied(
             bundle=self._plan.bundle if self._registers or self._applied is None else self._applied.bundle,
             project=self._plan.project,
@@ -229,6 +348,26 @@ class Application:
         )
         put_applied(self._stores.catalog, applied, expected=self._revision)
         return applied.state
+
+    def _follow(
+        self,
+        online: OnlineWriter,
+        project: CompiledProject,
+        groups: Sequence[StateGroup],
+        functions: BundleFunctions,
+    ) -> None:
+        """Apply what was applied since the position, as it was: same fates, same stamps."""
+        stores = self._stores
+        Applier(
+            project,
+            groups,
+            stores.journal_reader,
+            stores.apply_log,
+            online,
+            functions,
+            stores.sql,
+            self._clock,
+        ).recover()
 
     def _functions(self) -> BundleFunctions:
         """The plan's functions first, then those of the bundles that serve, for groups that are kept."""
@@ -246,8 +385,8 @@ class Application:
         return [*projects, *self._also]
 
     def _groups(self, hashes: Iterable[str]) -> tuple[StateGroup, ...]:
-        known = self._known_groups()
-        return tuple(known[hash_] for hash_ in hashes)
+        known, lost = self._known_groups(), self._lost_groups
+        return tuple(known[hash_] for hash_ in hashes if hash_ not in lost)
 
     def _known_groups(self) -> dict[str, StateGroup]:
         """Groups that are there and groups of the plan, by hash: an old view may join a dimension that is there."""
@@ -267,9 +406,13 @@ class Application:
         last = self._stores.apply_log.last()
         return max(self._clock.now(), 0 if last is None else last.last_stamp + 1)
 
-    def _remember(self, step: Step, note: str) -> None:
-        body = msgspec.json.encode({"id": step_id(step), "step": type(step).__name__, "note": note})
-        self._stores.catalog.append(self._stream, [body], at=self._clock.now())
+    def _remember(self, note: _Note) -> None:
+        stream, body = f"plan/{self._attempt}", msgspec.json.encode(note)
+        self._stores.catalog.append(stream, [body], at=self._clock.now())
+
+    def _notes(self) -> list[_Note]:
+        entries = self._stores.catalog.entries(f"plan/{self._attempt}")
+        return [msgspec.json.decode(entry.body, type=_Note) for entry in entries]
 
     def _sweep(self, applied: Applied) -> None:
         """Remove online stores that nothing names any more."""

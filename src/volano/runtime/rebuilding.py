@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from typing import NamedTuple
 
 from volano.organize.backfill import Backfill, rebuild
 from volano.organize.facts import Facts
@@ -15,6 +15,13 @@ from volano.records.handover import HandOver
 from volano.runtime.scratch import FileScratch
 from volano.runtime.stores import Stores
 from volano.values.instants import Instant
+
+
+class Position(NamedTuple):
+    """A place in what was applied: a stamp, and the sequence of the apply log behind which everything is later."""
+
+    stamp: Instant
+    sequence: int
 
 
 def is_lost(online: OnlineWriter) -> bool:
@@ -35,18 +42,18 @@ def fill(
     functions: Functions,
     handovers: dict[str, HandOver],
     *,
-    built: Collection[str] = (),
+    position: Position | None = None,
 ) -> int:
-    """Fill an empty store with everything that was applied; returns the number of keys.
+    """Fill an empty store with what was applied; returns the number of keys.
 
-    Everything applied must be committed. Afterwards the applier goes on as if it had written the store itself. A
-    filling that was cut short goes on behind the last part that it wrote.
+    Everything applied up to the position must be committed. Afterwards the applier goes on behind it as if it had
+    written the store itself. A filling that was cut short goes on behind the last part that it wrote.
 
     Args:
-        built: hashes of the groups whose chunks were written before, as of the same stamp.
+        position: how much of what was applied; all of it when None.
     """
-    facts = Facts(project, stores.lake, stores.sql, handovers)
-    last = stores.apply_log.last()
+    facts = facts_in_force(project, stores, handovers)
+    until = position_of(stores, handovers) if position is None else position
     with FileScratch(stores.data / "scratch") as scratch:
         n_keys = rebuild(
             online,
@@ -54,10 +61,9 @@ def fill(
             project,
             groups,
             stores.lake,
-            stamp=as_of(stores, handovers),
-            sequence=0 if last is None else last.sequence,
-            cursor=_cursor(stores),
-            built=built,
+            stamp=until.stamp,
+            sequence=until.sequence,
+            cursor=_cursor(stores, until.sequence),
         )
     rebuilt = getattr(online, "rebuilt", None)
     if rebuilt is not None:
@@ -65,19 +71,29 @@ def fill(
     return n_keys
 
 
-def as_of(stores: Stores, handovers: dict[str, HandOver]) -> Instant:
-    """The newest stamp given so far, by the applier or a hand-over."""
+def facts_in_force(project: CompiledProject, stores: Stores, handovers: dict[str, HandOver]) -> Facts:
+    """The facts that state is built from: of a table that could not be handed over yet only what was pushed."""
+    waiting = [
+        source.name for source in project.sources.values() if source.table and source.name not in handovers
+    ]
+    return Facts(project, stores.lake, stores.sql, handovers, waiting=waiting)
+
+
+def position_of(stores: Stores, handovers: dict[str, HandOver]) -> Position:
+    """The end of the apply log, and the newest stamp given so far, by the applier or a hand-over."""
     last = stores.apply_log.last()
     pinned = [handover.stamp for handover in handovers.values()]
-    return max([0 if last is None else last.last_stamp, *pinned])
+    stamp = max([0 if last is None else last.last_stamp, *pinned])
+    return Position(stamp, 0 if last is None else last.sequence)
 
 
-def _cursor(stores: Stores) -> dict[str, int]:
-    """How far the journal was applied, from the apply log."""
+def _cursor(stores: Stores, until: int) -> dict[str, int]:
+    """How far the journal was applied at a sequence of the apply log."""
     cursor: dict[str, int] = {}
     after = 0
-    while batches := stores.apply_log.read(after, limit=1_024):
+    while after < until and (batches := stores.apply_log.read(after, limit=1_024)):
         for batch in batches:
-            cursor.update({segment: end for segment, _, end in batch.ranges})
+            if batch.sequence <= until:
+                cursor.update({segment: end for segment, _, end in batch.ranges})
         after = batches[-1].sequence
     return cursor

@@ -7,7 +7,6 @@ See docs/decisions/0030-dimensions-and-joins.md.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
 
 import msgspec
 import numpy as np
@@ -15,22 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from volano.collect.schemas import raw_bytes
-from volano.collect.tables import QUARANTINE, lake_tables
-from volano.errors import RequestError, StateMismatchError
-from volano.organize.declared import FittingRows, fitting_rows
-from volano.organize.facts import facts_of_table
+from volano.collect.tables import QUARANTINE
+from volano.errors import NotReadyError, RequestError, StateMismatchError
+from volano.organize.declared import Fitness, FittingRows, fitting_rows
+from volano.organize.facts import unfit_ids
 from volano.organize.refresh import changes_to
-from volano.plan.built_in import fact_table
 from volano.plan.definitions import CompiledProject, CompiledSource
-from volano.protocols.lake import LakeWriter
 from volano.protocols.sql_engine import SqlEngine
-from volano.records.handover import HandOver
 from volano.records.journal import Operation, TableChange
 from volano.runtime.session import Session
 from volano.values.instants import Instant, from_datetime
-
-_WRITER: Final = "handover"
-_SAMPLE: Final = 3
 
 
 class Refresh(msgspec.Struct, frozen=True):
@@ -54,28 +47,6 @@ def refresh_every_us(project: CompiledProject, source: str) -> int | None:
     if definition.stream or definition.table is None or staleness_us is None:
         return None
     return max(staleness_us // 2, 1)
-
-
-def import_table(
-    project: CompiledProject, handover: HandOver, lake: LakeWriter, sql: SqlEngine
-) -> FittingRows | None:
-    """Write the rows of a source's table into the lake; None when they stand there already.
-
-    Rows that do not fit stay behind: the first refresh puts them in quarantine.
-    """
-    source = project.sources[handover.source]
-    name = fact_table(source.name)
-    schema = lake_tables(project)[name]
-    lake.create(name, schema)
-    if lake.committed(name, _WRITER):
-        return None
-    fitting = fitting_rows(source, sql.read_table(handover.table), handover.table)
-    rows = facts_of_table(source, fitting.rows, handover, handover.table)
-    missing = [field for field in schema if field.name not in rows.column_names]
-    for field in missing:
-        rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
-    lake.append(name, rows.select(schema.names).cast(schema), writer=_WRITER, sequence=1)
-    return fitting
 
 
 def refreshable(project: CompiledProject, source: str) -> CompiledSource:
@@ -107,7 +78,13 @@ def refresh(session: Session, source: str) -> str:
     definition = refreshable(project, source)
     address = definition.table
     assert address is not None
-    handover = session.applied.handovers[source]
+    handover = session.applied.handovers.get(source)
+    if handover is None:
+        raise NotReadyError(
+            f"The table of source {source!r} could not be used when it was applied.",
+            where=f"source {source}, table {address}",
+            mend="run `volano apply`: it says why, and goes on once the table is mended",
+        )
     if not handover.imported:
         raise StateMismatchError(
             f"The table of source {source!r} is not kept in the lake, so it cannot be refreshed.",
@@ -124,9 +101,10 @@ def refresh(session: Session, source: str) -> str:
     newest = _newest(session, source) if last is None or last.newest is None else last.newest
     since = _looks_back_to(definition, newest)
     fitting = fitting_rows(definition, _rows_since(stores.sql, definition, address, since), address)
+    _refuse_columns(stores.sql, definition, address, fitting)
     present = session.facts.rows(source, since=None if definition.change else since)
     rows = _not_before(definition, fitting.rows, since)
-    changes = changes_to(definition, rows, present, address)
+    changes = changes_to(definition, rows, present, address, unfit=unfit_ids(fitting, definition))
     if is_modelled(project, source):
         looked_at = handover.at if entry is None else entry.at
         changes = [_with_known_at(definition, change, looked_at) for change in changes]
@@ -149,13 +127,6 @@ def is_modelled(project: CompiledProject, source: str) -> bool:
     if project.staleness_us(source) is not None or any(view.joins for view in project.views_of(source)):
         return False
     return not any(join.source == source for view in project.views.values() for join in view.joins)
-
-
-def say_misfits(fitting: FittingRows) -> str:
-    """One sentence on the rows that did not fit; empty when all did."""
-    n = len(fitting.misfits)
-    sample = ", ".join(str(event) for event in fitting.misfits[:_SAMPLE])
-    return f"{n} rows do not fit and wait for the first refresh, such as {sample}" if n else ""
 
 
 def _with_known_at(source: CompiledSource, change: TableChange, looked_at: Instant) -> TableChange:
@@ -187,6 +158,15 @@ def _rows_since(sql: SqlEngine, source: CompiledSource, address: str, since: Ins
     return rows if rows.num_rows else sql.read_table(address)
 
 
+def _refuse_columns(sql: SqlEngine, source: CompiledSource, address: str, fitting: FittingRows) -> None:
+    """Refuse a table in which a column fits in no row; of a few new rows none may fit, and the declaration be right."""
+    if fitting.n_rows in fitting.n_wrong.values():
+        seen = Fitness(source, address)
+        for part in sql.scan_table(address):
+            seen.see(fitting_rows(source, part, address))
+        seen.refuse_columns()
+
+
 def _not_before(source: CompiledSource, rows: pa.Table, since: Instant | None) -> pa.Table:
     """The rows since an instant; all where nothing is as new: the table went back in time, which is refused."""
     if since is None:
@@ -202,12 +182,12 @@ def _newest(session: Session, source: str) -> Instant | None:
 
 def _unseen(session: Session, source: str, fitting: FittingRows) -> list[TableChange]:
     """The rows that do not fit, without those that lie in quarantine already."""
-    if not fitting.misfits:
+    if not fitting.n_misfits:
         return []
     lake, seen = session.stores.lake, set[bytes]()
     if lake.version(QUARANTINE) is not None:
-        rows = lake.read(QUARANTINE, columns=["source", "payload"])
-        seen.update(rows.filter(pc.equal(rows["source"], source))["payload"].to_pylist())
+        only = {"source": (source, source + "\x00")}
+        seen.update(lake.read(QUARANTINE, columns=["payload"], where=only)["payload"].to_pylist())
     return [
-        TableChange(event, Operation.INSERT, 0) for event in fitting.misfits if raw_bytes(event) not in seen
+        TableChange(event, Operation.INSERT, 0) for event in fitting.misfits() if raw_bytes(event) not in seen
     ]

@@ -17,7 +17,7 @@ import pyarrow as pa
 from volano.collect.receipts import committed_until
 from volano.compile.state import state_groups
 from volano.decide.explain import ExplainedDecision
-from volano.errors import NotReadyError, StoreBusyError
+from volano.errors import NotReadyError, PartlyAppliedError, StoreBusyError
 from volano.learn.train import get_version
 from volano.learn.training_set import Difference, TrainingSet
 from volano.plan.plan import Plan
@@ -111,12 +111,19 @@ class Workplace:
         applied, _ = find_applied(self.stores.catalog)
         if applied is not None:
             self.session.drain(commit=True)  # the new state is built from the lake: nothing may wait
-        planned = make_plan(self._folder, self.stores)
-        application = Application(
-            self.stores, planned.plan, planned.bundle, self._clock, reporter or self._reporter
-        )
+        is_stale = False
         try:
-            return application.run()
+            while True:
+                planned = make_plan(self._folder, self.stores)
+                told = reporter or self._reporter
+                application = Application(self.stores, planned.plan, planned.bundle, self._clock, told)
+                try:
+                    return application.run()
+                except PartlyAppliedError:
+                    # What failed before a kill may have been mended since; once is enough.
+                    if is_stale or not application.is_stale:
+                        raise
+                    is_stale = True
         finally:
             self._forget_session()  # a failed one too may have put something in force
 

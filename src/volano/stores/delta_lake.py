@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from volano.errors import StateMismatchError, StoreError, UnknownNameError, UnsupportedError
+from volano.errors import StateMismatchError, StoreError, UnknownNameError, UnsupportedError, VolanoError
 from volano.stores import delta_log
 from volano.stores.os_errors import from_os_error
 
@@ -161,7 +161,7 @@ class DeltaLake:
             except OSError as error:
                 raise from_os_error(error, path) from error
 
-    def append(self, table: str, rows: pa.Table, *, writer: str, sequence: int) -> int:
+    def append(self, table: str, rows: pa.Table | Iterable[pa.Table], *, writer: str, sequence: int) -> int:
         """Append rows in one atomic, synced commit (see `LakeWriter.append`). Absent columns become null.
 
         Raises:
@@ -174,11 +174,12 @@ class DeltaLake:
             head = self._head(table)
             if sequence <= self._committed(table, head, writer):
                 return head.version
-            fitting = _fit(table, rows, head.schema)
             parts: list[delta_log.Part] = []
             try:
-                for values, part_rows in _partitions(fitting, head.partition_by):
-                    parts.append(delta_log.write_part(path, part_rows, values))
+                for some in (rows,) if isinstance(rows, pa.Table) else rows:
+                    fitting = _fit(table, some, head.schema)
+                    for values, part_rows in _partitions(fitting, head.partition_by):
+                        parts.append(delta_log.write_part(path, part_rows, values))
                 actions = [delta_log.add_action(part, data_change=True) for part in parts]
                 actions.append(delta_log.transaction_action(writer, sequence))
                 while not self._commit(table, head, "WRITE", "Append", actions):
@@ -189,6 +190,9 @@ class DeltaLake:
             except OSError as error:
                 delta_log.remove_parts(path, parts)
                 raise from_os_error(error, path) from error
+            except VolanoError:
+                delta_log.remove_parts(path, parts)
+                raise
             head.committed[writer] = sequence
             if head.version % _CHECKPOINT_EVERY == 0:
                 self._checkpoint(table)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
 import pytest
 
-from volano.errors import StateMismatchError, UnknownNameError
+from volano.errors import RequestError, StateMismatchError, UnknownNameError
 from volano.protocols.lake import LakeWriter
 from volano.testing.conformance.processes import resolve, run, start
 from volano.values.instants import DAY_US, NEVER
@@ -107,6 +108,22 @@ class LakeConformance:
             assert again.committed("fact", "backfill") == 0
         lake.append("fact", facts(2, 1), writer="backfill", sequence=1)
         assert self.open(tmp_path).committed("fact", "backfill") == 1
+        assert _ids(lake) == ["0", "1", "2"]
+
+    def test_several_tables_are_one_append(self, tmp_path: Path) -> None:
+        """They appear together, once; when their iterator raises, nothing was appended and it may be tried again."""
+        lake = self.open(tmp_path)
+        lake.create("fact", SCHEMA)
+
+        def broken() -> Iterator[pa.Table]:
+            yield facts(0, 2)
+            raise RequestError("The third row does not fit.")
+
+        with pytest.raises(RequestError):
+            lake.append("fact", broken(), writer="handover", sequence=1)
+        assert (lake.read("fact").num_rows, lake.committed("fact", "handover")) == (0, 0)
+        for _ in range(2):
+            assert lake.append("fact", iter([facts(0, 2), facts(2, 1)]), writer="handover", sequence=1) == 1
         assert _ids(lake) == ["0", "1", "2"]
 
     def test_an_empty_append_is_remembered(self, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from volano.errors import AuthorCodeError, StoreError, UnknownNameError
+from volano.errors import AuthorCodeError, StoreError, TableUnreadableError, UnknownNameError
 from volano.protocols.sql_engine import SqlEngine
 from volano.testing.conformance.processes import resolve
 
@@ -113,6 +113,29 @@ class SqlEngineConformance:
             assert found["at"].cast(pa.int64()).to_pylist() == [1357016400000000, 1357020000000000]
             assert found["v"].to_pylist() == [1.5, None]
 
+    def test_a_scan_gives_the_rows_of_the_table_some_at_a_time(self, tmp_path: Path) -> None:
+        """A scan gives what reading gives, at most so many rows at once, in one order; of no rows one empty table."""
+        rows = pa.table(
+            {"n": range(50), "at": pa.array(range(50), INSTANT), "s": [str(n % 7) for n in range(50)]}
+        )
+        pq.write_table(rows, tmp_path / "t.parquet", row_group_size=20)
+        pa.csv.write_csv(rows, tmp_path / "t.csv")
+        pq.write_table(rows.slice(0, 0), tmp_path / "none.parquet")
+        engine = self.open(tmp_path)
+        for address in ("t.parquet", "t.csv", "duckdb:SELECT * FROM 't.parquet'"):
+            parts = list(engine.scan_table(address, rows_at_once=8))
+            assert max(part.num_rows for part in parts) <= 8
+            whole = engine.read_table(address)
+            assert pa.concat_tables(parts).sort_by("n").equals(whole.sort_by("n"))
+            assert list(engine.scan_table(address, rows_at_once=8)) == parts
+            some = pa.concat_tables(
+                engine.scan_table(address, columns=["s", "x", "n"], between=("at", 10, 30))
+            )
+            assert some.column_names == ["s", "n"]
+            assert set(range(10, 30)) <= set(some["n"].to_pylist())
+        (empty,) = engine.scan_table("none.parquet")
+        assert (empty.num_rows, empty.column_names) == (0, ["n", "at", "s"])
+
     def test_snapshots_follow_the_content(self, tmp_path: Path) -> None:
         """The same content gives the same token, other content another, also when size and time are the same."""
         path = tmp_path / "t.csv"
@@ -131,9 +154,11 @@ class SqlEngineConformance:
         (tmp_path / "bad.parquet").write_bytes(b"not parquet")
         engine = self.open(tmp_path)
         for address in ("none.parquet", "none.csv", "bad.parquet", "delta:none", "duckdb:SELECT * FROM none"):
-            with pytest.raises(StoreError) as found:
+            with pytest.raises(TableUnreadableError) as found:
                 engine.read_table(address)
             assert address in found.value.mend
+            with pytest.raises(TableUnreadableError):
+                list(engine.scan_table(address))
         for address in ("none.parquet", "delta:none", "duckdb:SELECT * FROM none", "duckdb:DROP TABLE x"):
             with pytest.raises(StoreError):
                 engine.snapshot(address)
