@@ -76,7 +76,7 @@ EXPECTED = """
 SELECT 'get_fraud_score/' || d.decision_id AS id, d.decided_at, f.stolen AS label, COLUMNS('feature__.*')
 FROM read_parquet(getvariable('decisions')) d
 JOIN (
-    SELECT decision_id, arg_min(stolen, (event_time, known_at, event_id)) AS stolen
+    SELECT decision_id, arg_min(stolen, (event_time, event_id)) AS stolen
     FROM read_parquet(getvariable('decisions')) o
     JOIN read_parquet(getvariable('facts')) s ON o.request__payment_id = s.payment_id
     WHERE s.event_time >= o.decided_at AND s.event_time < o.decided_at + INTERVAL 3 DAYS

@@ -113,7 +113,7 @@ def reaches(decided: Decided, happened: Happened, *, horizon_us: int) -> tuple[I
     ([1, 1], [2, 2])
     """
     # (key, place in time) as one integer, instants numbered so that it fits.
-    grid = np.unique(decided.at)
+    grid = np.sort(decided.at)
     width = len(grid) + 1
     highest = max(int(decided.key.max(initial=0)), int(happened.key.max(initial=0)))
     if (highest + 1) * width >= 2**62:

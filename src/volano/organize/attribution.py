@@ -219,7 +219,8 @@ def exposures_of(
 
 def standing_rows(events: pa.Table, as_of: int) -> pa.Table:
     """The rows of a fact table that stand at an instant: known by then and not superseded by then."""
-    return events.filter(pc.and_(_known(events, as_of), pc.invert(_superseded(events, as_of))))
+    stands = pc.and_(_known(events, as_of), pc.invert(_superseded(events, as_of)))
+    return events if pc.all(stands).as_py() is not False else events.filter(stands)
 
 
 def retracted_rows(events: pa.Table, standing: pa.Table, as_of: int) -> pa.Table:

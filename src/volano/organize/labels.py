@@ -257,6 +257,8 @@ def may_change(
     known = known_at <= as_of
     stirred = known & (known_at > since)
     affected = known & (decided_at + label.horizon_us > since)
+    if (affected | stirred)[known].all():
+        return known
     spine = Spine(label, decisions, as_of=as_of)
     if label.exposed and evidence.exposures is not None:
         rows = changed_events(evidence.exposures, since=since, as_of=as_of)
@@ -384,10 +386,11 @@ def _rule_evidence(
 
 def _combined(label: CompiledLabel, found: Found, standing: pa.Table, sql: SqlEngine) -> _Outcome:
     """What the events of each decision come to, as the label combines them."""
-    used = np.unique(found.event)
-    rows = standing.take(pa.array(used))
+    is_used = np.zeros(standing.num_rows, dtype=bool)
+    is_used[found.event] = True
+    rows = standing.filter(pa.array(is_used))
     numbers, texts = _values(label, rows, sql)
-    which = np.searchsorted(used, found.event)
+    which = (np.cumsum(is_used) - 1)[found.event]
     stamps, known = as_micros(rows["applied_at"])[which], as_micros(rows["known_at"])[which]
     numbers = numbers[which]
     heads = np.flatnonzero(np.concatenate([[True], found.decision[1:] != found.decision[:-1]]))
