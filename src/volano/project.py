@@ -20,6 +20,7 @@ from volano.records.elsewhere import DecisionElsewhere
 from volano.records.job import JobRun
 from volano.records.journal import DecisionMade, Operation
 from volano.records.learning import ModelVersion, ReleaseEvent, TrainingSetManifest
+from volano.records.quarantine import Edits, Fate, QuarantinedRow, Replay
 from volano.records.receipt import Account, Receipt
 from volano.runtime.applied import Applied
 from volano.runtime.checks import Finding
@@ -143,6 +144,52 @@ class Project:
     def receipt(self, receipt_id: str) -> Receipt:
         """How an accepted event ended, as far as it has."""
         return self._work.session.receipt(receipt_id)
+
+    def quarantine(
+        self,
+        *,
+        source: str | None = None,
+        since: int | None = None,
+        reason: str | None = None,
+        fate: Fate | None = Fate.OPEN,
+    ) -> list[QuarantinedRow]:
+        """Events that were set aside, the oldest first, without their bytes; those nobody decided about, if not asked.
+
+        Args:
+            since: only those received from this instant on.
+            reason: only those of this code, such as `missing_field`.
+            fate: only those that stand so; all when None.
+        """
+        return self._work.quarantine(source, since, reason, fate)
+
+    def quarantined(self, receipt_id: str) -> QuarantinedRow:
+        """One event that was set aside, with its bytes as they came, and what became of it."""
+        return self._work.quarantined(receipt_id)
+
+    def replay(
+        self,
+        *receipt_ids: str,
+        edits: Edits | None = None,
+        event: bytes | None = None,
+        revision: int | None = None,
+        reason: str = "",
+        actor: str | None = None,
+    ) -> list[Replay]:
+        """Send events that were set aside in again, as they came or mended; each counts once, whoever tries.
+
+        What still does not fit is not sent and stays open.
+
+        Args:
+            edits: fields to set anew, the same in each.
+            event: the whole event as JSON, in place of what came; for one receipt.
+            revision: send it as a correction with this revision, where its id is taken by other content.
+            actor: who does it; whoever is logged in when None.
+        """
+        return self._work.replay(receipt_ids, edits or {}, event, revision, reason, actor)
+
+    def discard(self, *receipt_ids: str, reason: str, actor: str | None = None) -> int:
+        """Note that events that were set aside are not wanted, and why; returns how many. Nothing is erased."""
+        return self._work.discard(receipt_ids, reason, actor)
 
     def reconcile(self) -> Account:
         """The account of events, decisions and shadow scores: stored, duplicate, conflict, quarantined or pending."""

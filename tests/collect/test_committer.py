@@ -13,6 +13,7 @@ from volano.collect.tables import lake_tables
 from volano.errors import StateMismatchError, StoreFullError
 from volano.plan.definitions import CompiledProject, CompiledService
 from volano.records.journal import DecisionMade, Operation, ShadowScored
+from volano.records.quarantine import Fate, Resolution
 from volano.values.instants import BEGINNING
 
 
@@ -77,6 +78,7 @@ def test_tables_are_as_declared(world):
     at = "2026-03-01T00:00:00Z"
     world.door.accept("exposure", [{"exposure_id": "e0", "exposed_at": at, **named}])
     world.door.accept("action_taken", [{"action_id": "a0", "taken_at": at, "action": "no", **named}])
+    world.door.resolve([Resolution("r", "shops", "sales", Fate.DISCARDED, "ann", START)])
     while world.applier.step():
         pass
     world.committer.step()

@@ -15,6 +15,7 @@ from volano.cli import (
     init,
     jobs,
     plan,
+    quarantine,
     refresh,
     release,
     rollback,
@@ -63,6 +64,7 @@ app.command()(release.release)
 app.command()(rollback.rollback)
 app.command()(worker.worker)
 app.command()(jobs.jobs)
+app.add_typer(quarantine.app, name="quarantine")
 app.command()(check.check)
 app.command()(serve.serve)
 app.add_typer(token.app, name="token")

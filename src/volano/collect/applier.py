@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, assert_never
 
 import msgspec
 
@@ -33,6 +33,7 @@ from volano.plan.state_index import (
     encode_known,
     event_key,
     event_prefix,
+    resolution_key,
     shadow_key,
 )
 from volano.protocols.apply_log import ApplyLogWriter
@@ -51,6 +52,7 @@ from volano.records.journal import (
     decode_record,
     request_hash,
 )
+from volano.records.quarantine import Resolution
 from volano.records.receipt import Applied, ApplyBatch, ReceiptStatus
 from volano.values.event_ids import ROW_ID_BYTES, row_id
 from volano.values.instants import Instant
@@ -66,6 +68,9 @@ _OTHER_PAYLOAD: Final[Problem] = (
 )  # fmt: skip
 _OTHER_REQUEST: Final[Problem] = (
     "conflict", "", "the same decision id came before with another request; the first stays"
+)  # fmt: skip
+_RESOLVED: Final[Problem] = (
+    "resolved", "", "the row that it replays was replayed or discarded before; that stands"
 )  # fmt: skip
 _OTHER_ANSWER: Final[Problem] = (
     "conflict", "", "the same decision id came before with another answer; the first stays"
@@ -283,7 +288,12 @@ class _Batch:
         self._namespace = applier._namespace
         self._sources = applier._sources
         keys = [self._index_key(record) for record in records]
-        wanted = list(dict.fromkeys(key for key in keys if key is not None))
+        replayed = [
+            resolution_key(record.namespace, record.replays)
+            for record in records
+            if isinstance(record, EventReceived) and record.replays is not None
+        ]
+        wanted = list(dict.fromkeys([*(key for key in keys if key is not None), *replayed]))
         with applier._online.snapshot() as snapshot:
             found = snapshot.get_many(wanted)
         self._keys = iter(keys)
@@ -315,6 +325,9 @@ class _Batch:
                 return shadow_key(
                     self._namespace, record.decision, record.decision_id, record.attempt, record.model_version
                 )
+            case Resolution():
+                return resolution_key(self._namespace, record.receipt_id)
+        assert_never(record)
 
     def decide(self, record: JournalRecord, stamp: Instant) -> Applied:
         """The fate of the next record; what it changes is noted."""
@@ -345,7 +358,7 @@ class _Batch:
             case DecisionMade():
                 attempt = record.attempt if applied.attempt is None else applied.attempt
                 self._remember_answer(record, key, attempt, place)
-            case ShadowScored():
+            case ShadowScored() | Resolution():
                 self._remember(key, Known())
 
     def effects(self) -> tuple[dict[bytes, bytes], list[bytes]]:
@@ -375,6 +388,8 @@ class _Batch:
             if known.hashes[record.revision] == record.payload_hash:
                 return Applied(_DUPLICATE, stamp)
             return Applied(_CONFLICT, stamp, _OTHER_PAYLOAD)
+        if record.replays is not None and self._is_resolved(record.namespace, record.replays):
+            return Applied(_CONFLICT, stamp, _RESOLVED)
         try:
             cells = source.schema.values(record.payload)
         except Misfit as misfit:
@@ -382,6 +397,10 @@ class _Batch:
         late = source.is_late(cells, stamp)
         self._store(record, source, cells, key, stamp, late)
         return Applied(_STORED, stamp, None, None, late)
+
+    def _is_resolved(self, namespace: str, receipt_id: str) -> bool:
+        """Whether a row that was set aside was resolved by now; what an event resolves itself comes behind it."""
+        return self._known[resolution_key(namespace, receipt_id)] is not None
 
     def _decide_decision(
         self, record: DecisionMade, key: bytes, stamp: Instant, place: JournalEntry

@@ -25,6 +25,8 @@ from volano.collect.tables import (
     QUARANTINE_COLUMNS,
     RECEIPT_COLUMNS,
     RECEIPTS,
+    RESOLUTION_COLUMNS,
+    RESOLUTIONS,
     SHADOW_COLUMNS,
     SHADOWS,
     decision_table,
@@ -45,6 +47,7 @@ from volano.records.journal import (
     encode_record,
     kind_of,
 )
+from volano.records.quarantine import Resolution
 from volano.records.receipt import Applied, ApplyBatch, ReceiptStatus
 from volano.values.arrow import ARROW_TYPES
 from volano.values.instants import BEGINNING
@@ -54,6 +57,7 @@ WRITER: Final = "committer"
 _BATCHES_A_READ: Final = 1_024
 _MADE_ELSEWHERE: Final = ""
 """The feature service of a decision that we did not make: it has no features."""
+_OF_A_SOURCE: Final = (EventReceived, Resolution)
 _NO_PROBLEM: Final = ("", "", "")
 
 
@@ -171,6 +175,8 @@ class Committer:
             return _quarantine(work.rows(places))
         if table == SHADOWS:
             return _shadows(work.rows(places))
+        if table == RESOLUTIONS:
+            return _resolutions(work.rows(places))
         first = work.records[places[0]]
         if isinstance(first, EventReceived):
             return work.events(places).facts(self._schema(first.source, len(places)))
@@ -249,7 +255,7 @@ class _Run:
         notes: dict[tuple[type, str, str], list[Callable[[int], None]]] = {}
         for at, (record, fate) in enumerate(zip(self.records, self._fates, strict=True)):
             kind = type(record)
-            key = (kind, record.source if kind is EventReceived else record.decision, fate.status)
+            key = (kind, record.source if kind in _OF_A_SOURCE else record.decision, fate.status)
             found = notes.get(key)
             if found is None:
                 found = notes[key] = [tables[name].append for name in destinations(record, fate.status)]
@@ -306,6 +312,8 @@ def destinations(record: JournalRecord, status: str) -> tuple[str, ...]:
             return (decision_table(record.decision),)
         case ShadowScored():
             return (SHADOWS,)
+        case Resolution():
+            return (RESOLUTIONS,)
     assert_never(record)
 
 
@@ -329,6 +337,8 @@ def _identity(record: JournalRecord) -> _Identity:
             return _Identity(None, record.decision, record.decision_id, record.attempt, record.decided_at)
         case ShadowScored():
             return _Identity(None, record.decision, record.decision_id, record.attempt, record.scored_at)
+        case Resolution():
+            return _Identity(None, record.source, record.receipt_id, 0, record.resolved_at)
     assert_never(record)
 
 
@@ -364,6 +374,16 @@ def _shadows(rows: list[_Row]) -> pa.Table:
     return _table(columns, SHADOW_COLUMNS)
 
 
+def _resolutions(rows: list[_Row]) -> pa.Table:
+    columns: list[list[Any]] = [
+        [row.applied.applied_at for row in rows]
+        if name == "applied_at"
+        else [getattr(row.record, name) for row in rows]
+        for name in RESOLUTION_COLUMNS.names
+    ]
+    return _table(columns, RESOLUTION_COLUMNS)
+
+
 def _receipts(rows: list[_Row]) -> pa.Table:
     known = [_identity(row.record) for row in rows]
     columns: list[list[Any]] = [
@@ -387,6 +407,7 @@ def _quarantine(rows: list[_Row]) -> pa.Table:
         [each.receipt_id for each in known],
         [each.source for each in known],
         [each.event_id for each in known],
+        [row.record.operation.value if isinstance(row.record, EventReceived) else None for row in rows],
         [each.revision for each in known],
         [row.applied.status for row in rows],
         [problem[0] for problem in problems],

@@ -25,6 +25,7 @@ from volano.records.journal import (
     TableChange,
     encode_record,
 )
+from volano.records.quarantine import Resolution
 from volano.records.receipt import Receipt, ReceiptStatus
 from volano.values.identities import short_hash, uuid7
 from volano.values.instants import MINUTE_US, Instant, format_instant
@@ -122,6 +123,46 @@ class Door:
             status = ReceiptStatus.PENDING if record.problem is None else ReceiptStatus.QUARANTINED
             receipts.append(Receipt(receipt_id, status, record.problem))
         return receipts, records
+
+    def replay(
+        self,
+        source: str,
+        event: bytes,
+        *,
+        operation: Operation,
+        revision: int,
+        received_at: Instant,
+        resolution: Resolution,
+    ) -> Receipt:
+        """Journal an event that was set aside again, and in the same append what is noted about the row.
+
+        Args:
+            received_at: when it was first held; it keeps that.
+            resolution: of the row; its `replayed_as` is set here.
+
+        Returns:
+            Its receipt; with a problem when it still does not fit. Then nothing was journaled.
+
+        Raises:
+            UnknownNameError, RequestError: as for `accept`.
+            StoreFullError: nothing was accepted.
+        """
+        schema = self._schema(source)
+        _check_revision(operation, revision)
+        now = self._clock.now()
+        receipt_id = uuid7(now, self._entropy(_ENTROPY_BYTES))
+        latest = now + self._tolerance_us
+        record = self._receive(schema, event, operation, revision, receipt_id, now, latest)
+        if record.problem is not None:
+            return Receipt(receipt_id, ReceiptStatus.QUARANTINED, record.problem)
+        record = msgspec.structs.replace(record, received_at=received_at, replays=resolution.receipt_id)
+        noted = msgspec.structs.replace(resolution, replayed_as=receipt_id)
+        self._journal.append([encode_record(record), encode_record(noted)], sync=True)
+        return Receipt(receipt_id, ReceiptStatus.PENDING)
+
+    def resolve(self, resolutions: Sequence[Resolution]) -> None:
+        """Journal what was decided about rows that were set aside, in one append."""
+        self._journal.append([encode_record(each) for each in resolutions], sync=True)
 
     def bring(self, source: str, changes: Sequence[TableChange]) -> int:
         """Journal what changed in the table of a source; returns how many of the changes did not fit its schema.

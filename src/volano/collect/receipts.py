@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from volano.collect.applied import applied_entries
 from volano.collect.committer import WRITER, destinations
 from volano.collect.parents import Named, Parents
-from volano.collect.tables import QUARANTINE, RECEIPTS, SHADOWS, decision_table
+from volano.collect.tables import QUARANTINE, RECEIPTS, RESOLUTIONS, SHADOWS, decision_table
 from volano.errors import UnknownNameError
 from volano.plan.built_in import BUILT_IN, fact_table, is_fact_table
 from volano.protocols.apply_log import ApplyLogReader
@@ -25,6 +25,7 @@ from volano.protocols.lake import LakeReader, LakeWriter
 from volano.records.journal import (
     DECISION,
     EVENT,
+    RESOLUTION,
     SHADOW,
     EventReceived,
     JournalRecord,
@@ -167,7 +168,10 @@ def reconcile(journal: JournalReader, apply_log: ApplyLogReader, lake: LakeWrite
             ends.count(record, fate, sequence)
     accepted = _count_accepted(journal)
     return Account(
-        *(ends.account(kind, accepted[kind], n_applied[kind]) for kind in (EVENT, DECISION, SHADOW))
+        *(
+            ends.account(kind, accepted[kind], n_applied[kind])
+            for kind in (EVENT, DECISION, SHADOW, RESOLUTION)
+        )
     )
 
 
@@ -282,6 +286,8 @@ def _count_rows(lake: LakeReader, table: str) -> tuple[Counter[tuple[str, str]],
         return Counter({(DECISION, stored): lake.read(table, columns=["attempt"]).num_rows}), 0
     if table == SHADOWS:
         return Counter({(SHADOW, stored): lake.read(table, columns=["attempt"]).num_rows}), 0
+    if table == RESOLUTIONS:
+        return Counter({(RESOLUTION, stored): lake.read(table, columns=["receipt_id"]).num_rows}), 0
     if table not in (QUARANTINE, RECEIPTS):
         return Counter(), 0
     # Neither was a row that a hand-over found unfit.

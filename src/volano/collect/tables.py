@@ -84,6 +84,7 @@ QUARANTINE_COLUMNS: Final = pa.schema(
         ("receipt_id", pa.string()),
         ("source", pa.string()),
         ("event_id", pa.string()),
+        ("operation", pa.string()),
         ("revision", pa.int64()),
         ("status", pa.string()),
         ("reason", pa.string()),
@@ -95,9 +96,23 @@ QUARANTINE_COLUMNS: Final = pa.schema(
     ]
 )
 
+RESOLUTION_COLUMNS: Final = pa.schema(
+    [
+        ("receipt_id", pa.string()),
+        ("source", pa.string()),
+        ("fate", pa.string()),
+        ("actor", pa.string()),
+        ("reason", pa.string()),
+        ("replayed_as", pa.string()),
+        ("resolved_at", INSTANT),
+        ("applied_at", INSTANT),
+    ]
+)
+
 SHADOWS: Final = "shadow_score"
 RECEIPTS: Final = "receipt"
 QUARANTINE: Final = "quarantine"
+RESOLUTIONS: Final = "quarantine_resolution"
 
 
 def decision_table(decision: str) -> str:
@@ -115,7 +130,12 @@ def lake_tables(project: CompiledProject) -> dict[str, pa.Schema]:
         tables[fact_table(source.name)] = _fact_schema(source)
     for decision in project.decisions.values():
         tables[decision_table(decision.name)] = _decision_schema(project, decision)
-    return tables | {SHADOWS: SHADOW_COLUMNS, QUARANTINE: QUARANTINE_COLUMNS, RECEIPTS: RECEIPT_COLUMNS}
+    return tables | {
+        SHADOWS: SHADOW_COLUMNS,
+        QUARANTINE: QUARANTINE_COLUMNS,
+        RESOLUTIONS: RESOLUTION_COLUMNS,
+        RECEIPTS: RECEIPT_COLUMNS,
+    }
 
 
 def _fact_schema(source: CompiledSource) -> pa.Schema:

@@ -1,4 +1,4 @@
-"""Index entries of logged decisions and shadow scores, from the lake: as the applier wrote them, without places."""
+"""Index entries of decisions, shadow scores and resolved rows, from the lake: as the applier wrote them, no places."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from volano.plan.definitions import CompiledProject
-from volano.plan.state_index import Known, KnownDecision, decision_key, encode_known, shadow_key
+from volano.plan.state_index import (
+    Known,
+    KnownDecision,
+    decision_key,
+    encode_known,
+    resolution_key,
+    shadow_key,
+)
 from volano.protocols.lake import LakeReader
 from volano.records.journal import answer_hash, request_hash
 from volano.values.instants import BEGINNING, Instant
@@ -34,6 +41,11 @@ def logged_entries(
                     decision_key(namespace, decision, decision_id): encode_known(known)
                     for decision_id, known in entries.items()
                 }
+    if lake.version("quarantine_resolution") is not None:
+        known = encode_known(Known())
+        rows = lake.read("quarantine_resolution", columns=["receipt_id"])
+        for batch in rows.to_batches(max_chunksize=_AT_ONCE):
+            yield {resolution_key(namespace, receipt_id): known for receipt_id in batch[0].to_pylist()}
     if lake.version("shadow_score") is not None:
         known = encode_known(Known())
         columns = ["decision", "decision_id", "attempt", "model_version"]

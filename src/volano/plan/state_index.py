@@ -1,8 +1,8 @@
 """The idempotency index: what came under each id before, and where its row lies. Exact, in the online store.
 
-One entry an event id, whatever its revisions; one a decision id, whatever its attempts; one a shadow score. Keys are
-hashes of 128 bits behind a prefix of their own, which no state group has: a group's prefix is a digest. An event's is
-its row id, so that one hash names it in the index and in the chunks.
+One entry an event id, whatever its revisions; one a decision id, whatever its attempts; one a shadow score; one a row
+that was set aside and resolved. Keys are hashes of 128 bits behind a prefix of their own, which no state group has: a
+group's prefix is a digest. An event's is its row id, so that one hash names it in the index and in the chunks.
 """
 
 from __future__ import annotations
@@ -98,6 +98,11 @@ def event_key(prefix: bytes, row_id: bytes) -> bytes:
 def decision_key(namespace: str, decision: str, decision_id: str) -> bytes:
     """The index key of a decision id; two decisions may be asked with one caller's id."""
     return DECISION_PREFIX + short_hash(f"{namespace}\x00{decision}\x00{decision_id}".encode())
+
+
+def resolution_key(namespace: str, receipt_id: str) -> bytes:
+    """The index key of what was decided about a row that was set aside."""
+    return INDEX_PREFIX + short_hash(f"resolution\x00{namespace}\x00{receipt_id}".encode())
 
 
 def shadow_key(namespace: str, decision: str, decision_id: str, attempt: int, model_version: str) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 
 import msgspec
 
+from volano.records.quarantine import Resolution
 from volano.values.identities import short_hash
 from volano.values.instants import Instant
 from volano.values.schema import Scalar
@@ -66,6 +67,7 @@ class EventReceived(msgspec.Struct, frozen=True, tag="event", tag_field="type", 
         subject: the person it concerns, if the source names one.
         problem: why it goes to quarantine: (code, field, message); None for a valid event.
         known_at: of a row that a refreshed table brought, when it could be used; None: when it is applied.
+        replays: receipt of the event that was set aside and is sent in again with this one.
     """
 
     receipt_id: str
@@ -81,6 +83,7 @@ class EventReceived(msgspec.Struct, frozen=True, tag="event", tag_field="type", 
     subject: str | None = None
     problem: tuple[str, str, str] | None = None
     known_at: Instant | None = None
+    replays: str | None = None
 
 
 class DecisionMade(msgspec.Struct, frozen=True, tag="decision", tag_field="type", omit_defaults=True):
@@ -145,16 +148,17 @@ class ShadowScored(msgspec.Struct, frozen=True, tag="shadow", tag_field="type", 
     attempt: int = 0
 
 
-JournalRecord: TypeAlias = EventReceived | DecisionMade | ShadowScored
+JournalRecord: TypeAlias = EventReceived | DecisionMade | ShadowScored | Resolution
 
 EVENT: Final = "event"
 DECISION: Final = "decision"
 SHADOW: Final = "shadow"
+RESOLUTION: Final = "resolution"
 """The kinds of records, as the lake names them."""
 
 
 def kind_of(record: JournalRecord) -> str:
-    """`EVENT`, `DECISION` or `SHADOW`."""
+    """`EVENT`, `DECISION`, `SHADOW` or `RESOLUTION`."""
     match record:
         case EventReceived():
             return EVENT
@@ -162,6 +166,8 @@ def kind_of(record: JournalRecord) -> str:
             return DECISION
         case ShadowScored():
             return SHADOW
+        case Resolution():
+            return RESOLUTION
     assert_never(record)
 
 

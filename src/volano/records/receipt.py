@@ -60,16 +60,18 @@ class Reconciliation(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """What became of everything accepted, by kind: observed events, decisions, scores of shadows."""
+    """What became of everything accepted, by kind: events, decisions, scores of shadows, what was decided about rows
+    that were set aside."""
 
     events: Reconciliation
     decisions: Reconciliation
     shadows: Reconciliation
+    resolutions: Reconciliation = Reconciliation(0, 0, 0, 0, 0, 0)
 
     @property
     def total(self) -> Reconciliation:
         """All kinds together."""
-        kinds = (self.events, self.decisions, self.shadows)
+        kinds = self._kinds
         return Reconciliation(
             *(sum(getattr(kind, name) for kind in kinds) for name in Reconciliation.__struct_fields__)
         )
@@ -77,7 +79,11 @@ class Account(msgspec.Struct, frozen=True):
     @property
     def is_exact(self) -> bool:
         """Whether each kind adds up."""
-        return self.events.is_exact and self.decisions.is_exact and self.shadows.is_exact
+        return all(kind.is_exact for kind in self._kinds)
+
+    @property
+    def _kinds(self) -> tuple[Reconciliation, ...]:
+        return self.events, self.decisions, self.shadows, self.resolutions
 
 
 class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):

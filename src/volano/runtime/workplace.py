@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from volano.protocols.clock import Clock
 from volano.protocols.reporter import Reporter
 from volano.records.job import JobRun
 from volano.records.learning import ModelVersion, ReleaseEvent, TrainingSetManifest
+from volano.records.quarantine import Edits, Fate, QuarantinedRow, Replay
 from volano.runtime.applied import Applied, find_applied, get_applied
 from volano.runtime.apply import Application
 from volano.runtime.checks import Finding, run_checks
@@ -45,6 +46,7 @@ from volano.runtime.learning import Learner
 from volano.runtime.locks import serving_lock, work_lock
 from volano.runtime.planning import make_plan, make_state_plan
 from volano.runtime.processes.beside import Beside
+from volano.runtime.quarantine import discard, ended, quarantine_of, replay
 from volano.runtime.querying import ask
 from volano.runtime.recurring import label_until, recurring_jobs
 from volano.runtime.refreshing import refresh, refreshable
@@ -229,6 +231,46 @@ class Workplace:
     def check(self) -> list[Finding]:
         until = self._settle()
         return run_checks(self.session, until=until)
+
+    def quarantine(
+        self, source: str | None, since: Instant | None, reason: str | None, fate: Fate | None
+    ) -> list[QuarantinedRow]:
+        self._settle()
+        return quarantine_of(self.session).rows(source=source, since=since, reason=reason, fate=fate)
+
+    def quarantined(self, receipt_id: str) -> QuarantinedRow:
+        self._settle()
+        return quarantine_of(self.session).get([receipt_id])[0]
+
+    def replay(
+        self,
+        receipt_ids: Sequence[str],
+        edits: Edits,
+        event: bytes | None,
+        revision: int | None,
+        reason: str,
+        actor: str | None,
+    ) -> list[Replay]:
+        """Send events in again; what became of them is known when this returns."""
+        self._settle()
+        done = replay(
+            self.session,
+            receipt_ids,
+            edits=edits,
+            event=event,
+            revision=revision,
+            reason=reason,
+            actor=actor or _actor(),
+        )
+        self._settle()
+        return [ended(self.session, each) for each in done]
+
+    def discard(self, receipt_ids: Sequence[str], reason: str, actor: str | None) -> int:
+        """Note that events are not wanted."""
+        self._settle()
+        n_rows = discard(self.session, receipt_ids, reason=reason, actor=actor or _actor())
+        self._settle()
+        return n_rows
 
     def training_sets(self) -> list[TrainingSetManifest]:
         return manifests(self.stores.catalog)
