@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.collect.world import START, World, project, sale
@@ -148,3 +149,52 @@ def test_receipt_ids_are_time_ordered_and_different(world):
     ids = [receipt.receipt_id for receipt in first]
     assert len(set(ids)) == 50
     assert max(ids) < second[0].receipt_id
+
+
+_GOOD = st.builds(
+    lambda name, amount: sale(name, START, amount=amount), st.text(max_size=5), st.floats(-9, 9)
+)
+_BAD = st.sampled_from(
+    [b"{", b"[]", b"", b"null", b'{"sale_id":"a"}', b'{"sale_id":"a","pieces":1,"till":0,"sold_at":null}']
+    + [msgspec.json.encode(sale("a", START) | {"colour": "red"})]
+    + [
+        msgspec.json.encode(sale("a", START) | {"sold_at": at})
+        for at in ("2027-01-01T00:00:00Z", "0001-01-01T00:00:00+05:00")
+    ]
+)
+
+
+@given(
+    st.lists(_GOOD.map(msgspec.json.encode), min_size=8, max_size=12),
+    st.lists(_BAD, max_size=2),
+    st.randoms(),
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_batch_is_journaled_as_its_events_one_by_one(world, good, bad, random):
+    events = good + bad
+    random.shuffle(events)
+    receipts, together = world.door.prepare("sales", events)
+    single = [world.door.prepare("sales", [event]) for event in events]
+    assert [each.problem for each in receipts] == [each.problem for (each,), _ in single]
+
+    def content(data: bytes) -> EventReceived:
+        return msgspec.structs.replace(decode_record(data), receipt_id="")
+
+    assert [content(data) for data in together] == [content(data) for _, (data,) in single]
+
+
+@pytest.mark.parametrize("operation", [Operation.CORRECT, Operation.RETRACT])
+def test_a_batch_of_corrections_or_retractions_is_hashed_as_its_events_one_by_one(world, operation):
+    events = [msgspec.json.encode(sale(f"s{n}", START)) for n in range(9)]
+    _, together = world.door.prepare("sales", events, operation=operation, revision=1)
+    for event, data in zip(events, together, strict=True):
+        _, (alone,) = world.door.prepare("sales", [event], operation=operation, revision=1)
+        assert decode_record(data).payload_hash == decode_record(alone).payload_hash
+        assert decode_record(data).operation is operation
+
+
+def test_ids_of_a_batch_are_distinct_and_of_the_version_that_they_say(world):
+    receipts, _ = world.door.prepare("sales", [msgspec.json.encode(sale(f"s{n}", START)) for n in range(100)])
+    assert len({each.receipt_id for each in receipts}) == 100
+    assert {uuid.UUID(each.receipt_id).version for each in receipts} == {7}
+    assert {uuid.UUID(each.receipt_id).variant for each in receipts} == {uuid.RFC_4122}

@@ -27,11 +27,13 @@ from volano.records.journal import (
 )
 from volano.records.quarantine import Resolution
 from volano.records.receipt import Receipt, ReceiptStatus
-from volano.values.identities import short_hash, uuid7
+from volano.values.identities import short_hash, uuid7s
 from volano.values.instants import MINUTE_US, Instant, format_instant
 
 _ENTROPY_BYTES = 8
 _CHANGES_AT_ONCE = 10_000
+_WORTH_A_COLUMN = 8
+"""So many events are faster together than one by one."""
 
 
 class _OfDecision(msgspec.Struct):
@@ -111,11 +113,12 @@ class Door:
         schema = self._schema(source)
         _check_revision(operation, revision)
         now = self._clock.now()
-        entropy = self._entropy(_ENTROPY_BYTES * len(events))
-        receipts: list[Receipt] = []
-        records: list[bytes] = []
-        for n, event in enumerate(events):
-            receipt_id = uuid7(now, entropy[_ENTROPY_BYTES * n : _ENTROPY_BYTES * (n + 1)])
+        receipt_ids = uuid7s(now, self._entropy(_ENTROPY_BYTES * len(events)))
+        records = self._receive_alike(schema, events, operation, revision, receipt_ids, now)
+        if records is not None:
+            return [Receipt(receipt_id, ReceiptStatus.PENDING) for receipt_id in receipt_ids], records
+        receipts, records = [], []
+        for receipt_id, event in zip(receipt_ids, events, strict=True):
             record = self._receive(
                 schema, event, operation, revision, receipt_id, now, now + self._tolerance_us
             )
@@ -175,10 +178,9 @@ class Door:
         for start in range(0, len(changes), _CHANGES_AT_ONCE):
             part = changes[start : start + _CHANGES_AT_ONCE]
             now = self._clock.now()
-            entropy = self._entropy(_ENTROPY_BYTES * len(part))
+            receipt_ids = uuid7s(now, self._entropy(_ENTROPY_BYTES * len(part)))
             records: list[bytes] = []
-            for n, (event, operation, revision, known_at) in enumerate(part):
-                receipt_id = uuid7(now, entropy[_ENTROPY_BYTES * n : _ENTROPY_BYTES * (n + 1)])
+            for receipt_id, (event, operation, revision, known_at) in zip(receipt_ids, part, strict=True):
                 record = self._receive(schema, event, operation, revision, receipt_id, now, None, known_at)
                 n_problems += record.problem is not None
                 records.append(encode_record(record))
@@ -193,6 +195,32 @@ class Door:
         written = [encode_record(record) for record in records]
         self._journal.append(written, sync=sync)
         return written
+
+    def _receive_alike(
+        self,
+        schema: SourceSchema,
+        events: Sequence[Mapping[str, Any] | bytes],
+        operation: Operation,
+        revision: int,
+        receipt_ids: Sequence[str],
+        now: Instant,
+    ) -> list[bytes] | None:
+        """What `_receive` makes of each event of a batch in which nothing is wrong; None where something may be."""
+        if len(events) < _WORTH_A_COLUMN or schema.source.name in BUILT_IN:
+            return None
+        payloads = [event for event in events if type(event) is bytes]
+        fitted = schema.fit_all(payloads, operation) if len(payloads) == len(events) else None
+        if fitted is None or max(fitted.event_times) > now + self._tolerance_us:
+            return None
+        namespace, source = self._namespace, schema.source.name
+        mark, how = _mark(operation), (operation, revision)
+        received = [
+            EventReceived(
+                receipt_id, namespace, source, *known, now, payload, short_hash(mark + canonical), *how
+            )
+            for receipt_id, payload, canonical, *known in zip(receipt_ids, payloads, *fitted, strict=True)
+        ]
+        return list(map(encode_record, received))
 
     def _receive(
         self,
@@ -227,7 +255,7 @@ class Door:
             event_time or 0,
             now,
             payload,
-            short_hash(canonical if operation is Operation.INSERT else operation.value.encode() + canonical),
+            short_hash(_mark(operation) + canonical),
             operation,
             revision,
             None,
@@ -274,3 +302,8 @@ def _check_revision(operation: Operation, revision: int) -> None:
             where="revision",
             mend="an insert has revision 0; a correction or retraction has 1 or more, higher than the one it replaces",
         )
+
+
+def _mark(operation: Operation) -> bytes:
+    """What tells the payload hash of an operation from that of an insert."""
+    return b"" if operation is Operation.INSERT else operation.value.encode()

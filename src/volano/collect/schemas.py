@@ -63,6 +63,14 @@ class Fitted(NamedTuple):
     event_time: Instant | None
 
 
+class FittedColumns(NamedTuple):
+    """The same of many events, as columns; their JSON is as it came."""
+
+    canonical: list[bytes]
+    event_ids: list[str]
+    event_times: list[Instant]
+
+
 class SourceSchema:
     """Decodes and checks the events of one source.
 
@@ -135,6 +143,23 @@ class SourceSchema:
         elif operation is not Operation.RETRACT:
             raise Misfit(("missing_field", self.source.event_time, "an event needs the time it happened"))
         return Fitted(payload, _CANONICAL.encode(row), self._join(self._id_of(row)), event_time)
+
+    def fit_all(self, events: Sequence[bytes], operation: Operation) -> FittedColumns | None:
+        """Many events at once; None where one of them does not fit, or has no event time: then look at each."""
+        try:
+            rows = list(map(self._decoders[operation].decode, events))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+        times = instants_of(list(map(self._time_of, rows)))
+        known = [time for time in times if time is not None]
+        if len(known) < len(times) or min(known, default=0) < _EARLIEST:
+            return None
+        ids = map(self._id_of, rows)
+        return FittedColumns(
+            list(map(_CANONICAL.encode, rows)),
+            list(ids) if self._id_is_text else list(map(self._join, ids)),
+            known,
+        )
 
     def salvage_id(self, event: Mapping[str, Any] | bytes) -> str:
         """The event id of an event that does not fit, as far as it can be read; empty otherwise."""

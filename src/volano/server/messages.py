@@ -31,7 +31,9 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def receipt_answer(receipt: Receipt) -> ReceiptAnswer:
     """A receipt as it goes out."""
-    return ReceiptAnswer(receipt.receipt_id, receipt.status.value, *(receipt.problem or ()))
+    if receipt.problem is None:
+        return ReceiptAnswer(receipt.receipt_id, receipt.status)
+    return ReceiptAnswer(receipt.receipt_id, receipt.status, *receipt.problem)
 
 
 def ended(answers: list[ReceiptAnswer], fates: Mapping[str, Applied]) -> list[ReceiptAnswer]:

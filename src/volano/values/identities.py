@@ -11,6 +11,7 @@ import msgspec
 from volano.values.instants import Instant
 
 _NAMESPACE: Final = re.compile("[A-Za-z][A-Za-z0-9_-]*")
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
 
 
@@ -71,6 +72,20 @@ def content_hash(value: Any) -> str:
 def short_hash(value: bytes) -> bytes:
     """16 bytes of BLAKE2b: the hash of payloads and idempotency keys in indexes."""
     return hashlib.blake2b(value, digest_size=16).digest()
+
+
+def uuid7s(instant: Instant, entropy: bytes) -> list[str]:
+    """As many ids of one instant as there are eight bytes of entropy; each as `uuid7` makes it.
+
+    >>> uuid7s(1_700_000_000_000_123, bytes(range(16)))[1] == uuid7(1_700_000_000_000_123, bytes(range(8, 16)))
+    True
+    """
+    head = uuid7(instant, bytes(8))[:19]
+    drawn = entropy.hex()
+    return [
+        f"{head}{_VARIANT[drawn[at]]}{drawn[at + 1 : at + 4]}-{drawn[at + 4 : at + 16]}"
+        for at in range(0, len(drawn) - 15, 16)
+    ]
 
 
 def uuid7(instant: Instant, entropy: bytes) -> str:
