@@ -16,6 +16,7 @@ from volano.plan.definitions import CompiledProject
 from volano.records.journal import EventReceived, Operation, decode_record
 from volano.records.receipt import ReceiptStatus
 from volano.values.instants import HOUR_US, MINUTE_US
+from volano.values.schema import DType, Field, Schema
 
 
 @pytest.fixture
@@ -181,6 +182,22 @@ def test_a_batch_is_journaled_as_its_events_one_by_one(world, good, bad, random)
         return msgspec.structs.replace(decode_record(data), receipt_id="")
 
     assert [content(data) for data in together] == [content(data) for _, (data,) in single]
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00"])
+def test_a_timestamp_beyond_the_calendar_is_quarantined_wherever_it_stands(tmp_path, at):
+    definition = project()
+    sales = definition.sources["sales"]
+    schema = Schema((*sales.schema.fields, Field("seen_at", DType.TIMESTAMP, nullable=True)))
+    wider = msgspec.structs.replace(
+        definition, sources={"sales": msgspec.structs.replace(sales, schema=schema)}, views={}
+    )
+    event = msgspec.json.encode(sale("a", START) | {"seen_at": at})
+    with World(tmp_path, wider) as world:
+        for events in ([event], [event] * 9):
+            receipts = world.door.accept("sales", events)
+            assert {each.problem[:2] for each in receipts if each.problem} == {("out_of_range", "seen_at")}
+            assert all(each.problem for each in receipts)
 
 
 @pytest.mark.parametrize("operation", [Operation.CORRECT, Operation.RETRACT])

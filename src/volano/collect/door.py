@@ -213,12 +213,23 @@ class Door:
         if fitted is None or max(fitted.event_times) > now + self._tolerance_us:
             return None
         namespace, source = self._namespace, schema.source.name
-        mark, how = _mark(operation), (operation, revision)
+        mark = _mark(operation)
         received = [
             EventReceived(
-                receipt_id, namespace, source, *known, now, payload, short_hash(mark + canonical), *how
+                receipt_id,
+                namespace,
+                source,
+                event_id,
+                event_time,
+                now,
+                payload,
+                short_hash(mark + canonical),
+                operation,
+                revision,
             )
-            for receipt_id, payload, canonical, *known in zip(receipt_ids, payloads, *fitted, strict=True)
+            for receipt_id, payload, canonical, event_id, event_time in zip(
+                receipt_ids, payloads, fitted.canonical, fitted.event_ids, fitted.event_times, strict=True
+            )
         ]
         return list(map(encode_record, received))
 

@@ -52,7 +52,10 @@ def _mixed(moments: Sequence[Any]) -> list[Instant | None]:
 def _alike(moments: Sequence[Any]) -> list[Instant] | None:
     """The instants of datetimes that all take the same number of bytes; None where they do not."""
     n = len(moments)
-    data = np.frombuffer(_ENCODER.encode(moments), np.uint8)
+    try:
+        data = np.frombuffer(_ENCODER.encode(moments), np.uint8)
+    except OverflowError:  # in UTC it is not one of the years 1 to 9999
+        return None
     head = 1 if n < 1 << 4 else 3 if n < 1 << 16 else 5  # of the array: its length
     for n_bytes, mark, kind in (_PARTED, _WHOLE):
         # Each begins where the one before it ends: the marks in their places prove all lengths.

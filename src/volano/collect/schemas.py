@@ -37,6 +37,7 @@ _TYPES: Final[dict[DType, Any]] = {
     DType.LIST_STRING: list[str],
 }
 _EARLIEST: Final = -62_135_596_800_000_000
+_END: Final = 253_402_300_800_000_000
 _JSON: Final = msgspec.json.Encoder()
 _LOOSE: Final = msgspec.json.Encoder(enc_hook=repr)
 _CANONICAL: Final = msgspec.msgpack.Encoder()
@@ -137,12 +138,13 @@ class SourceSchema:
         event_time: Instant | None = None
         if moment is not None:
             event_time = instant_of(moment)
-            if event_time < _EARLIEST:
-                message = f"{moment.isoformat()} lies before the year 1 in UTC"
-                raise Misfit(("out_of_range", self.source.event_time, message))
         elif operation is not Operation.RETRACT:
             raise Misfit(("missing_field", self.source.event_time, "an event needs the time it happened"))
-        return Fitted(payload, _CANONICAL.encode(row), self._join(self._id_of(row)), event_time)
+        try:
+            canonical = _CANONICAL.encode(row)
+        except OverflowError:
+            raise Misfit(self._out_of_range(row)) from None
+        return Fitted(payload, canonical, self._join(self._id_of(row)), event_time)
 
     def fit_all(self, events: Sequence[bytes], operation: Operation) -> FittedColumns | None:
         """Many events at once; None where one of them does not fit, or has no event time: then look at each."""
@@ -152,14 +154,14 @@ class SourceSchema:
             return None
         times = instants_of(list(map(self._time_of, rows)))
         known = [time for time in times if time is not None]
-        if len(known) < len(times) or min(known, default=0) < _EARLIEST:
+        if len(known) < len(times):
             return None
-        ids = map(self._id_of, rows)
-        return FittedColumns(
-            list(map(_CANONICAL.encode, rows)),
-            list(ids) if self._id_is_text else list(map(self._join, ids)),
-            known,
-        )
+        try:
+            canonical = list(map(_CANONICAL.encode, rows))
+        except OverflowError:
+            return None
+        ids: list[Any] = list(map(self._id_of, rows))
+        return FittedColumns(canonical, ids if self._id_is_text else list(map(self._join, ids)), known)
 
     def salvage_id(self, event: Mapping[str, Any] | bytes) -> str:
         """The event id of an event that does not fit, as far as it can be read; empty otherwise."""
@@ -216,6 +218,15 @@ class SourceSchema:
             return text
         values = found if len(self.source.id_columns) > 1 else (found,)
         return event_id([instant_of(value) if isinstance(value, datetime) else value for value in values])
+
+    def _out_of_range(self, row: Any) -> Problem:
+        """The first timestamp that has no place in the calendar of UTC."""
+        for at in self._timestamps:
+            name = self.names[at]
+            moment = getattr(row, name)
+            if moment is not None and not _EARLIEST <= instant_of(moment) < _END:
+                return "out_of_range", name, f"{moment.isoformat()} lies outside the years 1 to 9999 in UTC"
+        raise AssertionError(f"{row} can be written")
 
     def _require_finite(self, row: Any) -> None:
         """JSON knows no NaN: written as null it would change its meaning between here and the lake."""
