@@ -27,7 +27,7 @@ from volano.records.journal import (
 )
 from volano.records.quarantine import Resolution
 from volano.records.receipt import Receipt, ReceiptStatus
-from volano.values.identities import short_hash, uuid7s
+from volano.values.identities import short_hash, uuid7, uuid7s
 from volano.values.instants import MINUTE_US, Instant, format_instant
 
 _ENTROPY_BYTES = 8
