@@ -39,6 +39,7 @@ from volano.plan.state_index import (
     event_prefix,
 )
 from volano.plan.state_rows import StateRowMap, StateRows
+from volano.plan.statelessness import made_up_rows, spread
 from volano.protocols.functions import Functions
 from volano.protocols.lake import LakeReader
 from volano.protocols.online_store import OnlineWriter
@@ -49,6 +50,7 @@ from volano.values.instants import Instant
 from volano.values.keys import EntityKey, canonical_keys, encode_key
 
 _AT_ONCE: Final = 50_000
+_FEW: Final = 8
 _ALL: Final = Span(None, None)
 _BEHIND: Final = b"\xff" * 600
 """Behind every key with a given beginning."""
@@ -143,6 +145,25 @@ class Backfill:
         for part, total, rows in parts:
             yield Part({**_pack(group, tiles, rows), **failed}, part, total, rows.num_rows)
             failed.clear()
+
+    def refuse_stateful(self, group: StateGroup, *, stamp: Instant | None = None) -> None:
+        """Refuse a group whose projections compute a row from the rows beside it, as far as a sample shows.
+
+        The sample is spread over the newest rows that are read at once; made up from the schema where there are few.
+
+        Raises:
+            AuthorCodeError: names function, view, column and the row.
+        """
+        rows_of = self._rows.map_of(group)
+        if not rows_of.is_projected:
+            return
+        span = self._facts.spans(group.source, self._rows_at_once, stamp=stamp)[-1]
+        facts = self._standing(group.source, rows_of.needed, stamp, span.since, span.until)
+        if facts.num_rows >= _FEW:
+            facts = facts.take(pa.array(list(spread(facts.num_rows)), pa.int64()))
+            rows_of.refuse_stateful(self._rows.joined(rows_of, facts, stamp=stamp))
+        else:
+            rows_of.refuse_stateful(made_up_rows(rows_of.fields))
 
     def index(
         self, source: str, *, stamp: Instant | None = None, n_parts: int = 16, after: int = 0

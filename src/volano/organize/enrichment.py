@@ -74,11 +74,15 @@ class GroupRows:
         Raises:
             StateMismatchError: the group of a dimension is not among the groups.
         """
+        return rows_of.map(self.joined(rows_of, facts, stamp=stamp))
+
+    def joined(self, rows_of: StateRowMap, facts: pa.Table, *, stamp: Instant | None) -> pa.Table:
+        """Facts with the columns of their dimensions, as projections see them; see `map`."""
         rows = facts.select(rows_of.needed)
         for join in rows_of.group.joins:
             for field, column in zip(join.fields, self._joined(join, facts, stamp), strict=True):
                 rows = rows.append_column(field.name, column)
-        return rows_of.map(rows)
+        return rows
 
     def _joined(self, join: GroupJoin, facts: pa.Table, stamp: Instant | None) -> list[pa.Array]:
         """The columns of one join, a value for each fact."""

@@ -17,6 +17,7 @@ from volano.errors import AuthorCodeError, UnsupportedError
 from volano.plan.definitions import CodeRef, CompiledProject, CompiledSource, CompiledView, Projection
 from volano.plan.projection import from_frame, project, to_frame
 from volano.plan.state import StateGroup, stored_column
+from volano.plan.statelessness import find_difference
 from volano.values.arrow import ARROW_TYPES
 from volano.values.schema import DType, Field
 
@@ -138,8 +139,7 @@ class StateRowMap:
         takes = np.ones(rows.num_rows, bool)
         if projection is None:
             return tuple(rows[name].combine_chunks() for name in view.key_columns), {}, takes
-        wanted = {field.name: ARROW_TYPES[field.dtype] for field in projection.columns.fields}
-        wanted |= dict(zip(view.key_columns, self._key_types, strict=True))
+        wanted = self._wanted(view, projection)
         computed, failed = project(rows, self._computation(projection, view.name), wanted, view=view.name)
         failures.extend(RowFailure(view.name, row, error) for row, error in failed)
         takes[[row for row, _ in failed]] = False
@@ -148,6 +148,38 @@ class StateRowMap:
             for field in projection.columns.fields
         }
         return tuple(computed[name].combine_chunks() for name in view.key_columns), columns, takes
+
+    def _wanted(self, view: CompiledView, projection: Projection) -> dict[str, pa.DataType]:
+        """What a projection gives: its columns, and those of the key."""
+        wanted = {field.name: ARROW_TYPES[field.dtype] for field in projection.columns.fields}
+        return wanted | dict(zip(view.key_columns, self._key_types, strict=True))
+
+    def refuse_stateful(self, rows: pa.Table) -> None:
+        """Refuse a projection that computes a row from the rows beside it, as far as a sample shows.
+
+        Args:
+            rows: a sample, with the columns that `map` takes.
+
+        Raises:
+            AuthorCodeError: names function, view, column and the row.
+        """
+        for view in self._projected:
+            projection = view.projection
+            assert projection is not None
+            found = find_difference(
+                rows, self._computation(projection, view.name), self._wanted(view, projection), view=view.name
+            )
+            if found is not None:
+                code = projection.code
+                named = "The SQL" if code is None else f"Function {code.module}.{code.qualname}"
+                sample = rows.slice(max(found.row - 1, 0), 2).to_pylist()
+                raise AuthorCodeError(
+                    f"{named} computes column {found.column!r} of view {view.name!r} from more than the row itself: "
+                    f"{found.beside!r} among {rows.num_rows} rows, {found.alone!r} for the row alone.",
+                    where=f"view {view.name}, column {found.column}",
+                    mend="compute every row by itself; sums, means and earlier rows are features over a window; "
+                    f"rows that show it: {sample}",
+                )
 
     def _computation(self, projection: Projection, view: str) -> Callable[[pa.Table], pa.Table]:
         if projection.sql is not None:

@@ -4,8 +4,8 @@ State is built in an online store of its own, named by the attempt, while the ol
 together with the definitions, in one compare-and-set. The attempt pins how much of what was applied it builds from;
 what came since, also between a kill and the next run, follows from the apply log before the swap.
 
-A table that cannot be used, or a projection that must not be, costs the steps that depend on it. The others are carried
-out; the next plan holds the rest.
+A table that cannot be used costs the steps that depend on it. The others are carried out; the next plan holds the rest.
+A projection that computes rows from other rows ends the apply: what it computes must never be in force.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from volano.collect.applier import Applier
 from volano.collect.tables import lake_tables
 from volano.compile.state import reading_also
 from volano.errors import (
-    AuthorCodeError,
     ConflictError,
     CorruptionError,
     NotReadyError,
@@ -67,14 +66,13 @@ _HANDOVERS: Final = "handover"
 _POSITION: Final = "position"
 _END: Final = "end"
 _OF_ONE_STEP: Final = (
-    AuthorCodeError,
     NotReadyError,
     RequestError,
     StateMismatchError,
     TableUnreadableError,
     UnsupportedError,
 )
-"""What an author's table or function causes: the steps that do not depend on it go on."""
+"""What an author's table causes: the steps that do not depend on it go on."""
 
 
 class _Note(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -131,6 +129,7 @@ class Application:
         """Carry out every step that is not done yet; returns what is in force afterwards.
 
         Raises:
+            AuthorCodeError: a projection is not stateless, as a sample shows; the old definitions stay in force.
             ConflictError: other definitions were applied since the plan was made.
             PartlyAppliedError: some steps could not be carried out; what does not depend on them is in force.
         """
@@ -300,6 +299,9 @@ class Application:
         with FileScratch(self._stores.data / "scratch") as scratch:
             groups = tuple(self._known_groups().values())
             work = Backfill(project, groups, facts, self._stores.sql, functions, scratch=scratch)
+
+            if self._registers:  # what was in force before must come back whatever it computes
+                work.refuse_stateful(group, stamp=stamp)
 
             def parts(after: int) -> Iterator[Part]:
                 return work.chunks(group, stamp=stamp, after=after)
