@@ -136,22 +136,28 @@ class OnlineFeatures:
         self, snapshot: OnlineSnapshot, request: Mapping[str, Scalar], q: Instant, slots: list[Scalar]
     ) -> None:
         keys: list[bytes] = []
-        ends = [lookup.add_keys(request, q, keys) for lookup in self._lookups]
+        ends: list[int] = []
+        for lookup in self._lookups:
+            ends.append(lookup.add_keys(request, q, keys))
         found = snapshot.get_many(keys) if keys else []
         chunks: list[list[bytes]] = []
         begin = 0
         for end in ends:
-            chunks.append([chunk for chunk in found[begin:end] if chunk is not None])
+            own: list[Any] = found[begin:end]
+            chunks.append([chunk for chunk in own if chunk is not None] if None in own else own)
             begin = end
-        if True in [is_head(chunk) for own in chunks for chunk in own]:
+        try:
+            if self._plain is not None:
+                values: Sequence[Any] = self._plain.read(chunks[: self._n_plain], q)
+                for slot, value in zip(self._plain_slots, values, strict=True):
+                    slots[slot] = value
+            for lookup, own in zip(self._lookups[self._n_plain :], chunks[self._n_plain :], strict=True):
+                lookup.fill(slots, own, request, q)
+        except StateMismatchError:
+            # The head of a hot chunk is no chunk: looking for one is left to the kernel, which looks anyway.
+            if not any(is_head(chunk) for own in chunks for chunk in own):
+                raise
             self._read_hot(snapshot, keys, ends, found, request, q, slots)
-            return
-        if self._plain is not None:
-            values: Sequence[Any] = self._plain.read(chunks[: self._n_plain], q)
-            for slot, value in zip(self._plain_slots, values, strict=True):
-                slots[slot] = value
-        for lookup, own in zip(self._lookups[self._n_plain :], chunks[self._n_plain :], strict=True):
-            lookup.fill(slots, own, request, q)
 
     def _read_hot(
         self,
@@ -214,7 +220,9 @@ class _OnDemandCall:
         self.slot = slots.of(FeatureInput(definition.name, definition.dtype, on_demand=definition.name))
 
     def value(self, slots: list[Scalar]) -> Scalar:
-        arguments = {name: slots[slot] for name, slot in self._arguments}
+        arguments: dict[str, Scalar] = {}
+        for name, slot in self._arguments:
+            arguments[name] = slots[slot]
         return call_on_demand(self._function, arguments, timestamps=self._timestamps, dtype=self._dtype)
 
 
@@ -255,6 +263,7 @@ class _Lookup:
     """Features of one group for one key of the request, all with the request's own event or all without."""
 
     __slots__ = (
+        "_field",
         "_fields",
         "_group",
         "_head",
@@ -281,6 +290,7 @@ class _Lookup:
         self._group = group
         self._tiled: TiledReader | None = None
         self._fields = fields
+        self._field = fields[0] if len(fields) == 1 else None
         self._head = group.prefix
         self._index = event_prefix(project.namespace, source.name)
         self._numbers = numbers
@@ -297,11 +307,16 @@ class _Lookup:
         Returns:
             How many keys there are then.
         """
-        parts: Any = tuple([request[field] for field in self._fields])
+        parts: Any
+        if self._field is not None:
+            parts = (request[self._field],)
+        else:
+            parts = tuple([request[field] for field in self._fields])
         if None not in parts:
             key = encode_key(parts)
             head = self._head + len(key).to_bytes(2, "big") + key
-            keys += [head + number for number in self._numbers.at(q)]
+            for number in self._numbers.at(q):
+                keys.append(head + number)
         return len(keys)
 
     def fill(

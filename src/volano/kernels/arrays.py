@@ -6,7 +6,7 @@ suffix one dimension, `x2` a matrix, `r` read-only; all are C-contiguous.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ U8x2: TypeAlias = U8
 U64: TypeAlias = npt.NDArray[np.uint64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 AnyArray: TypeAlias = npt.NDArray[Any]
+Array = TypeVar("Array", bound=AnyArray)
 
 NEVER = 2**63 - 1
 """The instant that has not come: `visible_until` of a row that nothing has superseded."""

@@ -33,7 +33,7 @@ from volano.kernels.aggregates import FOLD_NAMES, FOLDS
 
 _HERE = Path(__file__).parent
 _SOURCES = ("bits", "ordering", "trie", "sweep", "rows", "tiled", "packed", "joint")
-_BY_HAND = {"bit_length", "as_float"}
+_BY_HAND = {"bit_length", "as_float", "borrowed"}
 _KEPT = 24
 _loaded: ModuleType | None = None
 _lock = threading.Lock()
@@ -112,6 +112,16 @@ def bits_of_float(context, x):
     def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.IntType(64))
     return int64(float64), codegen
+
+
+@intrinsic
+def borrowed(context, array):
+    def codegen(context, builder, signature, args):
+        view = context.make_array(signature.args[0])(context, builder, value=args[0])
+        view.meminfo = ir.Constant(view.meminfo.type, None)
+        view.parent = ir.Constant(view.parent.type, None)
+        return view._getvalue()
+    return array(array), codegen
 
 
 @njit(nogil=True, error_model="numpy", inline="always")

@@ -32,11 +32,13 @@ def call_on_demand(
     >>> call_on_demand(lambda distance: distance / 2, {"distance": 3}, timestamps=frozenset(), dtype=DType.FLOAT64)
     1.5
     """
-    given: dict[str, Any] = dict(arguments)
-    for name in timestamps:
-        if given[name] is not None:
-            given[name] = to_datetime(given[name])
-    return check_result(function(**given), dtype)
+    if timestamps:
+        given: dict[str, Any] = dict(arguments)
+        for name in timestamps:
+            if given[name] is not None:
+                given[name] = to_datetime(given[name])
+        arguments = given
+    return check_result(function(**arguments), dtype)
 
 
 def check_result(result: Any, dtype: DType) -> Scalar:

@@ -86,7 +86,9 @@ class EventReceived(msgspec.Struct, frozen=True, tag="event", tag_field="type", 
     replays: str | None = None
 
 
-class DecisionMade(msgspec.Struct, frozen=True, tag="decision", tag_field="type", omit_defaults=True):
+class DecisionMade(
+    msgspec.Struct, frozen=True, tag="decision", tag_field="type", omit_defaults=True, gc=False
+):
     """One logged choice, with all that is needed to explain it, repeat it and learn from it.
 
     Args:

@@ -23,6 +23,9 @@ def encode_key(key: EntityKey) -> bytes:
     >>> encode_key(("N14228",)).hex()
     '73000000064e3134323238'
     """
+    if len(key) == 1 and type(key[0]) is str:
+        raw = key[0].encode()
+        return b"s" + len(raw).to_bytes(4, "big") + raw
     parts = []
     for part in key:
         if type(part) is str:

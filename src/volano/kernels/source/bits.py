@@ -1,6 +1,8 @@
-"""Bit tricks. `bit_length` is replaced by one machine instruction in the compiled module."""
+"""Bit tricks, and what the compiled module writes by hand: `bit_length` is one machine instruction there."""
 
 from __future__ import annotations
+
+from volano.kernels.arrays import Array
 
 ENTRY: tuple[str, ...] = ()
 
@@ -8,6 +10,12 @@ ENTRY: tuple[str, ...] = ()
 def bit_length(x: int) -> int:
     """Number of bits of a 64-bit word up to its highest set bit; 64 for negative words, 0 for zero."""
     return 64 if x < 0 else int(x).bit_length()
+
+
+def borrowed(array: Array) -> Array:
+    """The same array. In the compiled module its views count no references, which costs more than a small window does;
+    whoever borrows holds the array until all its views are gone."""
+    return array
 
 
 def spread(t: int, grid: int, shift: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from volano.kernels.arrays import F64, I64, I64r
+from volano.kernels.source.bits import borrowed
 from volano.kernels.source.packed import check, read_key
 
 ENTRY = ("read_joint",)
@@ -48,7 +49,7 @@ def read_joint(
     no_request = np.empty((0, 1), np.int64)
     for k in range(key_at.shape[0] - 1):
         read_key(
-            buf,
+            borrowed(buf),
             key_at[k],
             key_at[k + 1],
             q,
@@ -57,14 +58,22 @@ def read_joint(
             0,
             0,
             0,
-            no_request,
-            nothing,
-            specs[spec_at[k] : spec_at[k + 1]],
-            params[param_at[k] : param_at[k + 1]],
-            out[out_at[k] : out_at[k + 1]],
-            indices,
-            states,
-            small,
-            stack,
+            borrowed(no_request),
+            borrowed(nothing),
+            borrowed(specs)[spec_at[k] : spec_at[k + 1]],
+            borrowed(params)[param_at[k] : param_at[k + 1]],
+            borrowed(out)[out_at[k] : out_at[k + 1]],
+            borrowed(indices),
+            borrowed(states),
+            borrowed(small),
+            borrowed(stack),
         )
-    return 0
+    # What is borrowed is held until here.
+    return 0 * (
+        indices.shape[0]
+        + states.shape[0]
+        + small.shape[0]
+        + stack.shape[0]
+        + nothing.shape[0]
+        + no_request.shape[0]
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from volano.kernels.arrays import F64, I64, F64x2, I64r, I64x2
-from volano.kernels.source.bits import bit_length, spread
+from volano.kernels.source.bits import bit_length, borrowed, spread
 from volano.kernels.source.folds import finish_one, fold_windows, lift
 from volano.kernels.source.rows import present, takes_part
 from volano.kernels.source.sweep import window_end
@@ -267,7 +267,7 @@ def read_many(
     stack = np.empty((spec[12] + 80, 4), np.float64)
     for n in range(asks.shape[0]):
         read_key(
-            buf,
+            borrowed(buf),
             asks[n, 0],
             asks[n, 1],
             asks[n, 2],
@@ -276,17 +276,18 @@ def read_many(
             asks[n, 5],
             asks[n, 6],
             n,
-            request,
-            request_heap,
-            spec,
-            params,
-            out[n],
-            indices,
-            states,
-            small,
-            stack,
+            borrowed(request),
+            borrowed(request_heap),
+            borrowed(spec),
+            borrowed(params),
+            borrowed(out)[n],
+            borrowed(indices),
+            borrowed(states),
+            borrowed(small),
+            borrowed(stack),
         )
-    return 0
+    # What is borrowed is held until here.
+    return int(0 * (indices.shape[0] + states.shape[0] + small.shape[0] + stack.shape[0]))
 
 
 def read_one(
@@ -311,7 +312,7 @@ def read_one(
     small = np.empty((6, spec[12] + 80), np.int64)
     stack = np.empty((spec[12] + 80, 4), np.float64)
     read_key(
-        buf,
+        borrowed(buf),
         0,
         buf.shape[0],
         q,
@@ -320,17 +321,18 @@ def read_one(
         high,
         low,
         0,
-        request,
-        request_heap,
-        spec,
-        params,
-        out,
-        indices,
-        states,
-        small,
-        stack,
+        borrowed(request),
+        borrowed(request_heap),
+        borrowed(spec),
+        borrowed(params),
+        borrowed(out),
+        borrowed(indices),
+        borrowed(states),
+        borrowed(small),
+        borrowed(stack),
     )
-    return 0
+    # What is borrowed is held until here.
+    return int(0 * (indices.shape[0] + states.shape[0] + small.shape[0] + stack.shape[0]))
 
 
 def read_key(
