@@ -27,7 +27,7 @@ def test_other_clients_read_what_is_written(tmp_path):
     lake.create("fact", SCHEMA)
     for n in range(1, 103):
         lake.append("fact", facts(n, 1), writer="committer", sequence=n)
-    lake.optimize("fact")
+    lake.compact("fact")
     table = DeltaTable(tmp_path / "fact")
     assert table.version() == lake.version("fact")
     assert table.transaction_version("committer") == 102

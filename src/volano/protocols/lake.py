@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pyarrow as pa
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
+
+
+class Compacted(NamedTuple):
+    """What a compaction did: so many files became so many, of so many bytes."""
+
+    n_before: int
+    n_after: int
+    n_bytes: int
+
+
+class Vacuumed(NamedTuple):
+    """What a vacuum removed: data files and their bytes, and files of the log."""
+
+    n_files: int
+    n_bytes: int
+    n_log_files: int
 
 
 class LakeReader(Protocol):
@@ -76,6 +92,24 @@ class LakeWriter(LakeReader, Protocol):
         """The newest sequence that `writer` committed to the table; 0 when none."""
         ...
 
-    def optimize(self, table: str) -> None:
-        """Compact small files and checkpoint the log. Readers at a version are not disturbed."""
+    def compact(self, table: str, *, cluster_by: str | None = None, eager: bool = True) -> Compacted:
+        """Merge small files and checkpoint the log. Readers at a version and other writers are not disturbed.
+
+        Args:
+            cluster_by: the column whose order the rows of a merged file have, so that ranges of it read little.
+            eager: merge every small file; otherwise only where enough of one size have gathered.
+        """
+        ...
+
+    def vacuum(
+        self, table: str, *, pinned: Collection[int] = (), retain_us: int, dry_run: bool = False
+    ) -> Vacuumed:
+        """Remove what no version needs that counts: the newest, those that were it within `retain_us`, the pinned ones.
+
+        Other old versions cannot be read any more. A pinned version that cannot be read is passed over.
+
+        Args:
+            retain_us: at least as long as a reader, or a commit, may take.
+            dry_run: remove nothing, say what would be.
+        """
         ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -21,13 +21,13 @@ import pyarrow.fs
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from volano.errors import StateMismatchError, StoreError, UnknownNameError, UnsupportedError, VolanoError
-from volano.stores import delta_log
+from volano.protocols.lake import Compacted, Vacuumed
+from volano.stores import delta_log, delta_vacuum
+from volano.stores.delta_layout import groups_to_merge
+from volano.stores.delta_shadow import remove_stale, shadow_of
 from volano.stores.os_errors import from_os_error
 
 Range = tuple[object | None, object | None]
-
-COMPACTED_BYTES: Final = 128 << 20
-"""Size that compaction aims at."""
 
 _CHECKPOINT_EVERY: Final = 100
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -145,21 +145,35 @@ class DeltaLake:
         with self._mutex:
             path = self._writable(table)
             try:
-                if self.version(table) is None:
-                    path.mkdir(parents=True, exist_ok=True)
-                    deltalake.DeltaTable.create(path, wanted, partition_by=list(partition_by) or None)
-                    delta_log.sync_log(path, 0)
-                    return
-                view = self._view(table, None)
-                missing = _widening(table, wanted, tuple(partition_by), view)
-                if missing:
-                    handle = self._handle(table)
-                    handle.alter.add_columns([deltalake.Field.from_arrow(field) for field in missing])
-                    delta_log.sync_log(path, handle.version())
+                while not self._created(table, wanted, partition_by):
+                    continue  # somebody else has committed meanwhile: look again
             except DeltaError as error:
                 raise self._from_delta(error, table) from error
             except OSError as error:
                 raise from_os_error(error, path) from error
+
+    def _created(self, table: str, wanted: pa.Schema, partition_by: Sequence[str]) -> bool:
+        """Write the entry that creates or widens a table, if it needs one; False when somebody else was faster."""
+        path = self._path(table)
+        newest = self.version(table)
+        missing: list[pa.Field] = []
+        if newest is not None:
+            missing = _widening(table, wanted, tuple(partition_by), self._view(table, None))
+            if not missing:
+                return True
+        try:
+            with shadow_of(path) as shadow:
+                if newest is None:
+                    deltalake.DeltaTable.create(shadow.folder, wanted, partition_by=list(partition_by) or None)
+                    shadow.publish_entry(0)
+                else:
+                    handle = deltalake.DeltaTable(shadow.folder)
+                    newest = handle.version()
+                    handle.alter.add_columns([deltalake.Field.from_arrow(field) for field in missing])
+                    shadow.publish_entry(newest + 1)
+        except FileExistsError:
+            return False
+        return True
 
     def append(self, table: str, rows: pa.Table | Iterable[pa.Table], *, writer: str, sequence: int) -> int:
         """Append rows in one atomic, synced commit (see `LakeWriter.append`). Absent columns become null.
@@ -205,34 +219,90 @@ class DeltaLake:
                 return 0
             return self._committed(table, self._head(table), writer)
 
-    def optimize(self, table: str) -> None:
-        """Merge small files and checkpoint the log; files of earlier versions stay for their readers."""
+    def compact(self, table: str, *, cluster_by: str | None = None, eager: bool = True) -> Compacted:
+        """Merge small files, rows in the order of a column, and checkpoint the log (see `LakeWriter.compact`).
+
+        Files of earlier versions stay for their readers until they are vacuumed. A group of files is one commit, which
+        is given up when somebody else has merged one of them meanwhile.
+        """
+        path = self._writable(table)
+        n_before = n_after = n_bytes = 0
+        try:
+            with self._mutex:
+                view = self._view(table, None)
+                groups = list(
+                    groups_to_merge(
+                        view.files, partition_by=view.partition_by, cluster_by=cluster_by, eager=eager
+                    )
+                )
+            for files in groups:
+                part = self._merge(table, view, files, cluster_by)
+                if self._replace(table, view, files, part):
+                    n_before, n_after, n_bytes = (
+                        n_before + files.num_rows,
+                        n_after + 1,
+                        n_bytes + part.n_bytes,
+                    )
+                else:
+                    delta_log.remove_parts(path, [part])
+            with self._mutex:
+                if n_after:
+                    self._checkpoint(table)
+        except OSError as error:
+            raise from_os_error(error, path) from error
+        return Compacted(n_before, n_after, n_bytes)
+
+    def _merge(self, table: str, view: _View, files: pa.Table, cluster_by: str | None) -> delta_log.Part:
+        """Write the rows of some files as one; outside the lock, so that appends go on."""
+        rows = self._rows(table, view._replace(files=files), list(view.schema.names), {})
+        if cluster_by in view.schema.names:
+            rows = rows.take(pc.sort_indices(rows, [(cluster_by, "ascending")]))
+        first = files.slice(0, 1).to_pylist()[0]
+        values = {name: first[f"partition.{name}"] for name in view.partition_by}
+        return delta_log.write_part(self._path(table), rows.drop_columns(list(view.partition_by)), values)
+
+    def _replace(self, table: str, view: _View, files: pa.Table, part: delta_log.Part) -> bool:
+        """Commit one file in place of several; False when one of them is no part of the table any more."""
+        actions = [delta_log.add_action(part, data_change=False)]
+        actions += [
+            delta_log.remove_action(old["path"], old["size_bytes"], part.partition)
+            for old in files.to_pylist()
+        ]
+        gone = set(files.column("path").to_pylist())
         with self._mutex:
-            path = self._writable(table)
-            view = self._view(table, None)
-            parts: list[delta_log.Part] = []
-            actions: list[dict[str, Any]] = []
-            try:
-                for files in _small_groups(view):
-                    rows = self._rows(table, view._replace(files=files), list(view.schema.names), {})
-                    first = files.slice(0, 1).to_pylist()[0]
-                    values = {name: first[f"partition.{name}"] for name in view.partition_by}
-                    part = delta_log.write_part(path, rows.drop_columns(list(view.partition_by)), values)
-                    parts.append(part)
-                    actions.append(delta_log.add_action(part, data_change=False))
-                    actions += [
-                        delta_log.remove_action(old["path"], old["size_bytes"], part.partition)
-                        for old in files.to_pylist()
-                    ]
-                gone = {action["remove"]["path"] for action in actions if "remove" in action}
-                while actions and not self._commit(table, self._head(table), "OPTIMIZE", "", actions):
-                    present = set(self._view(table, None).files.column("path").to_pylist())
-                    if not gone <= present:  # somebody else compacted meanwhile
-                        delta_log.remove_parts(path, parts)
-                        break
-                self._checkpoint(table)
-            except OSError as error:
-                raise from_os_error(error, path) from error
+            head = self._head(table)
+            while True:
+                if head.version != view.version:
+                    view = self._view(table, None)
+                    if not gone <= set(view.files.column("path").to_pylist()):
+                        return False
+                if self._commit(table, head, "OPTIMIZE", "", actions):
+                    return True
+                head = self._head(table)
+
+    def vacuum(
+        self, table: str, *, pinned: Collection[int] = (), retain_us: int, dry_run: bool = False
+    ) -> Vacuumed:
+        """Remove the files that no version needs that counts (see `LakeWriter.vacuum`)."""
+        path = self._writable(table)
+        cutoff = delta_vacuum.cutoff_of(retain_us)
+        try:
+            with self._mutex:
+                self._checkpoint(table)  # old entries may go only behind one
+                view = self._view(table, None)
+                log = delta_vacuum.read_log(path)
+                readable = [each for each in pinned if each in log.entries and each <= view.version]
+                needed = delta_vacuum.removed_since(path, log, cutoff)
+                for each in (view, *(self._view(table, version) for version in readable)):
+                    needed.update(each.files.column("path").to_pylist())
+            files = delta_vacuum.unneeded_files(path, {unquote(name) for name in needed}, cutoff)
+            entries = delta_vacuum.unneeded_log(path, log, readable, cutoff)
+            for gone in () if dry_run else (*(file for file, _ in files), *entries):
+                gone.unlink(missing_ok=True)
+            remove_stale(self._folder, cutoff)
+        except OSError as error:
+            raise from_os_error(error, path) from error
+        return Vacuumed(len(files), sum(n_bytes for _, n_bytes in files), len(entries))
 
     # --- the log ----------------------------------------------------------------------------------
 
@@ -272,7 +342,7 @@ class DeltaLake:
             if handle is None:
                 handle = self._handles[table] = deltalake.DeltaTable(self._path(table))
             if handle.version() < newest:
-                handle.update_incremental()
+                handle = self._handles[table] = _updated(handle)
         except DeltaError as error:
             raise self._from_delta(error, table) from error
         return handle
@@ -327,10 +397,13 @@ class DeltaLake:
         return True
 
     def _checkpoint(self, table: str) -> None:
-        handle = self._handle(table)
         try:
-            handle.create_checkpoint()
-            delta_log.sync_log(self._path(table), handle.version())
+            with shadow_of(self._path(table)) as shadow:
+                handle = deltalake.DeltaTable(shadow.folder)
+                handle.create_checkpoint()
+                shadow.publish_checkpoint(handle.version())
+        except FileNotFoundError:
+            return  # somebody else vacuums the log, who has just made one
         except DeltaError as error:
             raise self._from_delta(error, table) from error
 
@@ -367,6 +440,15 @@ class DeltaLake:
         return StoreError(
             f"The table {table!r} failed: {error}.", where=path, mend="check the table's log and the disk"
         )
+
+
+def _updated(handle: deltalake.DeltaTable) -> deltalake.DeltaTable:
+    """A handle at the newest version: brought up to it, or opened anew where entries in between were vacuumed."""
+    try:
+        handle.update_incremental()
+    except DeltaError:
+        return deltalake.DeltaTable(handle.table_uri)
+    return handle
 
 
 def _view_of(handle: deltalake.DeltaTable) -> _View:
@@ -467,24 +549,6 @@ def _partitions(rows: pa.Table, partition_by: Sequence[str]) -> list[tuple[dict[
             chosen = pc.and_kleene(chosen, fit)
         found.append((values, rows.filter(chosen).drop_columns(list(partition_by))))
     return found
-
-
-def _small_groups(view: _View) -> list[pa.Table]:
-    """Files worth merging, each group of one partition and at most the size that compaction aims at."""
-    groups: list[pa.Table] = []
-    open_groups: dict[tuple[Any, ...], tuple[list[int], int]] = {}
-    for row, file in enumerate(view.files.to_pylist()):
-        n_bytes = file["size_bytes"]
-        if n_bytes >= COMPACTED_BYTES // 2:
-            continue
-        key = tuple(file[f"partition.{name}"] for name in view.partition_by)
-        rows, total = open_groups.get(key, ([], 0))
-        if rows and total + n_bytes > COMPACTED_BYTES:
-            groups.append(view.files.take(rows))
-            rows, total = [], 0
-        open_groups[key] = ([*rows, row], total + n_bytes)
-    groups += [view.files.take(rows) for rows, _ in open_groups.values()]
-    return [group for group in groups if group.num_rows > 1]
 
 
 def _in_schema(where: Mapping[str, Range], schema: pa.Schema) -> dict[str, Range | None]:

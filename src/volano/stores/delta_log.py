@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -27,6 +28,9 @@ from volano.values.instants import format_instant, parse_instant
 
 INSTANT: Final = pa.timestamp("us", "UTC")
 
+_WHOLE: Final = re.compile(r"\d{20}\.(json|checkpoint.*\.parquet)|_last_checkpoint")
+_ROW_GROUP: Final = 1 << 17
+"""Rows of a row group: of a file in the order of time, a range reads few of them."""
 _YEAR_0: Final = parse_instant("0001-01-01")
 _YEAR_9999: Final = parse_instant("9999-12-31")
 
@@ -52,39 +56,31 @@ def newest_version(table: Path, known: int | None) -> int | None:
         known: a version that exists; only later ones are looked for.
     """
     log = log_folder(table)
-    if known is None:
+    if known is None or not _exists(_entry(log, known)):  # it may be so old that it was vacuumed
         try:
             names = os.listdir(log)
         except (FileNotFoundError, NotADirectoryError):
             return None
         versions = [int(name[:20]) for name in names if name.endswith(".json") and name[:20].isdigit()]
-        whole = [version for version in versions if os.stat(_entry(log, version)).st_size]
-        return max(whole, default=None)
+        whole = (version for version in sorted(versions, reverse=True) if _exists(_entry(log, version)))
+        return next(whole, None)
     while _exists(_entry(log, known + 1)):
         known += 1
     return known
 
 
 def mend(table: Path) -> None:
-    """Remove empty log files, which only a loss of power leaves: what they would hold was never acknowledged."""
+    """Remove empty log files, which only a loss of power leaves: what they would hold was never acknowledged.
+
+    What another process is about to write has a name of its own until it is whole.
+    """
     log = log_folder(table)
     if not log.exists():
         return
     for name in os.listdir(log):
         path = log / name
-        if path.is_file() and path.stat().st_size == 0:
+        if _WHOLE.fullmatch(name) and path.stat().st_size == 0:
             path.unlink()
-
-
-def sync_log(table: Path, version: int) -> None:
-    """Sync what delta-rs wrote for a version: its entry, a checkpoint of it, and the names."""
-    log = log_folder(table)
-    checkpoint = log / f"{version:020d}.checkpoint.parquet"
-    for path in (_entry(log, version), checkpoint, log / "_last_checkpoint"):
-        if path.exists():
-            _sync(path)
-    for folder in (log, table, table.parent):
-        _sync(folder)
 
 
 def write_part(table: Path, rows: pa.Table, partition: Mapping[str, Any]) -> Part:
@@ -92,8 +88,8 @@ def write_part(table: Path, rows: pa.Table, partition: Mapping[str, Any]) -> Par
     name = f"part-{os.urandom(16).hex()}.parquet"
     path = table / name
     try:
-        pq.write_table(rows, path, compression="zstd", compression_level=1)
-        _sync(path)
+        pq.write_table(rows, path, compression="zstd", compression_level=1, row_group_size=_ROW_GROUP)
+        sync(path)
     except BaseException:  # removes the half file, then raises it again
         path.unlink(missing_ok=True)
         raise
@@ -105,6 +101,15 @@ def remove_parts(table: Path, parts: Sequence[Part]) -> None:
     """Remove data files that no commit names."""
     for part in parts:
         (table / part.path).unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Sync a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def add_action(part: Part, *, data_change: bool) -> dict[str, Any]:
@@ -144,7 +149,8 @@ def commit(table: Path, version: int, operation: str, mode: str, actions: Sequen
     """Make actions the given version of a table, durably and in one atomic step.
 
     Raises:
-        FileExistsError: somebody else has committed this version; nothing was done.
+        FileExistsError: somebody else has committed this version, or it is so far in the past that the version before
+            it was vacuumed; nothing was done.
     """
     log = log_folder(table)
     parameters = {"mode": mode} if mode else {}
@@ -158,7 +164,7 @@ def commit(table: Path, version: int, operation: str, mode: str, actions: Sequen
     }
     body = b"\n".join(msgspec.json.encode(action) for action in (info, *actions)) + b"\n"
     draft = log / f".{version:020d}.{os.urandom(8).hex()}.tmp"
-    _sync(table)
+    sync(table)
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
@@ -169,10 +175,13 @@ def commit(table: Path, version: int, operation: str, mode: str, actions: Sequen
         finally:
             os.close(descriptor)
         os.link(draft, _entry(log, version))  # a link, unlike a rename, never replaces
+        if not _exists(_entry(log, version - 1)):  # a hole in the log, not its end: entries go oldest first
+            _entry(log, version).unlink()
+            raise FileExistsError(f"version {version} of {table.name} was vacuumed")
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-    _sync(log)
+    sync(log)
 
 
 def _entry(log: Path, version: int) -> Path:
@@ -184,14 +193,6 @@ def _exists(path: Path) -> bool:
         return os.stat(path).st_size > 0
     except FileNotFoundError:
         return False
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _now_ms() -> int:

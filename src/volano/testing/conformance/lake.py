@@ -148,7 +148,7 @@ class LakeConformance:
         lake = self.open(tmp_path)
         lake.create("fact", SCHEMA)
         versions = [lake.append("fact", facts(n, 1), writer="committer", sequence=n + 1) for n in range(5)]
-        lake.optimize("fact")
+        lake.compact("fact")
         for each in (lake, self.open(tmp_path)):
             for n, version in enumerate(versions):
                 assert _ids(each, version=version) == [str(m) for m in range(n + 1)]
@@ -227,16 +227,16 @@ class LakeConformance:
                 4,
                 4,
             ]
-            lake.optimize("fact")
+            lake.compact("fact")
 
     def test_compaction_keeps_rows_and_sequences(self, tmp_path: Path) -> None:
-        """After `optimize` fewer files hold the same rows, and every writer is where it was."""
+        """After `compact` fewer files hold the same rows, and every writer is where it was."""
         lake = self.open(tmp_path)
         lake.create("fact", SCHEMA)
         for n in range(20):
             lake.append("fact", facts(n, 1), writer="committer", sequence=n + 1)
         assert len(lake.files("fact")) == 20
-        lake.optimize("fact")
+        lake.compact("fact")
         lake.append("fact", facts(0, 9), writer="committer", sequence=20)
         for each in (lake, self.open(tmp_path)):
             assert len(each.files("fact")) == 1
