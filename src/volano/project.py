@@ -26,9 +26,11 @@ from volano.runtime.applied import Applied
 from volano.runtime.checks import Finding
 from volano.runtime.clock import SystemClock
 from volano.runtime.datasets import Verification
+from volano.runtime.describing import TableDescription
 from volano.runtime.jobs import JobStatus
 from volano.runtime.silence import Silence
 from volano.runtime.status import Status
+from volano.runtime.upkeep import TableUpkeep
 from volano.runtime.worker import Round
 from volano.runtime.workplace import Workplace
 
@@ -319,6 +321,26 @@ class Project:
             limit: at most so many rows; all when None.
         """
         return self._work.sql(query, limit)
+
+    def describe_lake(self, table: str | None = None) -> list[TableDescription]:
+        """What there is in the lake: every table and view, or one; grain, keys, columns, size, and how they join."""
+        return self._work.describe_lake(table)
+
+    def compact(self, *tables: str) -> list[TableUpkeep]:
+        """Merge the small files of the lake's tables (all, or those named); works beside every other process."""
+        return self._work.compact(tables)
+
+    def vacuum(self, *tables: str, retain_us: int | None = None, dry_run: bool = False) -> list[TableUpkeep]:
+        """Remove files of the lake's tables (all, or those named) that no version needs that counts.
+
+        The newest version counts, those that were it within the retention, and those that training sets were built
+        from.
+
+        Args:
+            retain_us: as configured (`keep_replaced`) when None; an hour at least.
+            dry_run: remove nothing, say what would be.
+        """
+        return self._work.vacuum(tables, retain_us, dry_run)
 
     def check(self) -> list[Finding]:
         """Check every invariant; one finding a rule, sound or broken."""

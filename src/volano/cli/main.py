@@ -14,6 +14,7 @@ from volano.cli import (
     doctor,
     init,
     jobs,
+    lake,
     plan,
     quarantine,
     refresh,
@@ -58,6 +59,7 @@ app.command()(refresh.refresh)
 app.command()(status.status)
 app.add_typer(decisions.app, name="decisions")
 app.command()(sql.sql)
+app.add_typer(lake.app, name="lake")
 app.command()(train.train)
 app.add_typer(dataset.app, name="dataset")
 app.command()(release.release)

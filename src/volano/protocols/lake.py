@@ -27,6 +27,22 @@ class Vacuumed(NamedTuple):
     n_log_files: int
 
 
+class Contents(NamedTuple):
+    """How much a version of a table holds.
+
+    Args:
+        bounds: the least and the greatest value of columns of instants and whole numbers, where every file says it;
+            instants as int64 µs, cut to milliseconds where another writer wrote them.
+    """
+
+    version: int
+    n_rows: int
+    n_files: int
+    n_bytes: int
+    partition_by: tuple[str, ...]
+    bounds: Mapping[str, tuple[int, int]]
+
+
 class LakeReader(Protocol):
     """Reads tables at a version."""
 
@@ -63,6 +79,10 @@ class LakeReader(Protocol):
         Raises:
             UnknownNameError: there is no such table.
         """
+        ...
+
+    def contents(self, table: str) -> Contents:
+        """How much the newest version of a table holds, without reading its rows. Raises UnknownNameError."""
         ...
 
     def dataset(self, table: str, *, version: int | None = None) -> ds.Dataset:

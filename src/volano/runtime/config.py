@@ -40,6 +40,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         label_every: how often labels are brought up to date.
         future_tolerance: how far in the future an event's own time may lie at the door.
         parent_within: how long an exposure or action taken waits for the decision that it names.
+        keep_replaced: how long the lake keeps files that newer ones replaced, for readers that are at them.
         max_body_mib: most that the body of one HTTP request may have.
         max_batch_events: most events that one HTTP request may bring.
         max_behind_mib: observations are refused (429) while more of the journal than this waits for the applier.
@@ -53,6 +54,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label_every: str = "1d"
     future_tolerance: str = "5m"
     parent_within: str = "7d"
+    keep_replaced: str = "7d"
     max_body_mib: int = 16
     max_batch_events: int = 10_000
     max_behind_mib: int = 256
@@ -70,6 +72,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def parent_within_us(self) -> int:
         return parse_duration(self.parent_within)
+
+    @property
+    def keep_replaced_us(self) -> int:
+        return parse_duration(self.keep_replaced)
 
     @property
     def future_tolerance_us(self) -> int:
@@ -118,7 +124,7 @@ def read_config(folder: Path, environment: Mapping[str, str] | None = None) -> C
             where=str(path),
             mend='write a letter, then letters, digits, `_` and `-`: namespace = "shop"',
         )
-    for key in ("commit_every", "label_every", "future_tolerance", "parent_within"):
+    for key in ("commit_every", "label_every", "future_tolerance", "keep_replaced", "parent_within"):
         try:
             parse_duration(getattr(config, key))
         except ValueError as error:

@@ -74,7 +74,13 @@ def ask(session: Session, sql: str, *, whole: bool, limit: int | None) -> pa.Tab
         StoreError: an author's table cannot be read.
     """
     snapshot = pin(session, whole=whole)
-    views = views_of(session, snapshot)
+    return ask_snapshot(session, snapshot, views_of(session, snapshot), sql, limit=limit)
+
+
+def ask_snapshot(
+    session: Session, snapshot: LakeSnapshot, views: Sequence[LakeView], sql: str, *, limit: int | None = None
+) -> pa.Table:
+    """The result of one SELECT over the views of a snapshot; see `ask`."""
     needed = needed_views(views, sql)
     relations, made = _relations(session, snapshot, needed)
     listed = [(view.schema, view.name, view.sql) for view in needed]

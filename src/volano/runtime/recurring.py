@@ -1,4 +1,4 @@
-"""The jobs that a project's definitions ask for: refreshes, labels, shadow scores, retraining, pruning."""
+"""The jobs that definitions ask for: refreshes, labels, shadow scores, retraining, pruning, upkeep of the lake."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from volano.runtime.outdated import flag_outdated
 from volano.runtime.refreshing import refresh, refresh_every_us
 from volano.runtime.session import Session
 from volano.runtime.shadowing import score_open_shadows
+from volano.runtime.upkeep import compact_lake, vacuum_lake
 from volano.values.instants import DAY_US, Instant, floor_to
 
 ACTOR = "schedule"
 LABELS, SHADOWS, PRUNE, RETRAIN, REFRESH = "labels", "shadows", "prune", "retrain/", "refresh/"
+COMPACT, VACUUM = "compact", "vacuum"
+COMPACT_EVERY_US: Final = DAY_US
+VACUUM_EVERY_US: Final = 7 * DAY_US
 PRUNE_EVERY_US: Final = 7 * DAY_US
 """A prune looks at every key, and a week more of rows costs nothing to reads."""
 
@@ -42,6 +46,8 @@ def schedule(applied: Applied, config: Config) -> dict[str, int]:
             found[f"{RETRAIN}{model.name}"] = model.retrain_us
     if any(group.raw_us is not None for group in applied.groups):
         found[PRUNE] = PRUNE_EVERY_US
+    if project.sources or project.decisions:
+        found |= {COMPACT: COMPACT_EVERY_US, VACUUM: VACUUM_EVERY_US}
     return found
 
 
@@ -51,6 +57,8 @@ def recurring_jobs(session: Session, learner: Learner) -> list[Job]:
         LABELS: lambda at: _label(session, at),
         SHADOWS: lambda at: _shadow(session),
         PRUNE: lambda at: _prune(session, at),
+        COMPACT: lambda at: _compact(session),
+        VACUUM: lambda at: _vacuum(session),
     }
     for model in session.applied.project.models:
         works[f"{RETRAIN}{model}"] = partial(_retrain, session, learner, model)
@@ -90,6 +98,17 @@ def label_until(session: Session, at: Instant) -> int:
 def _prune(session: Session, at: Instant) -> str:
     """Rows that no window reaches leave online state; the lake keeps them."""
     return f"{session.prune(at)} chunks"
+
+
+def _compact(session: Session) -> str:
+    """Only where enough small files have gathered: a row is not written again every day."""
+    done = compact_lake(session.stores, eager=False)
+    return f"{sum(each.n_merged for each in done)} files merged into {sum(each.n_made for each in done)}"
+
+
+def _vacuum(session: Session) -> str:
+    done = vacuum_lake(session.stores, retain_us=session.stores.config.keep_replaced_us)
+    return f"{sum(each.n_removed for each in done)} files removed, {sum(each.n_bytes for each in done)} bytes"
 
 
 def _refresh(session: Session, source: str, at: Instant) -> str:

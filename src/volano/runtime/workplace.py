@@ -40,6 +40,7 @@ from volano.runtime.datasets import (
     verify_set,
 )
 from volano.runtime.decisions import explain_logged, newest_decisions
+from volano.runtime.describing import TableDescription, describe
 from volano.runtime.freezing import manifests
 from volano.runtime.jobs import Hear, Jobs, JobStatus
 from volano.runtime.learning import Learner
@@ -53,6 +54,7 @@ from volano.runtime.refreshing import refresh, refreshable
 from volano.runtime.session import Session
 from volano.runtime.status import Status, job_statuses, read_status
 from volano.runtime.stores import Stores
+from volano.runtime.upkeep import TableUpkeep, compact_lake, vacuum_lake
 from volano.runtime.worker import Round, rounds
 from volano.values.instants import BEGINNING, Instant, format_instant
 
@@ -226,7 +228,26 @@ class Workplace:
 
     def sql(self, query: str, limit: int | None) -> pa.Table:
         """The result of a SELECT over the views of the lake."""
-        return ask(self.session, query, whole=self._settle() is None, limit=limit)
+        whole = self._settle() is None
+        return ask(self.session, query, whole=whole, limit=limit)
+
+    def describe_lake(self, table: str | None) -> list[TableDescription]:
+        """What there is in the lake."""
+        whole = self._settle() is None
+        return describe(self.session, table, whole=whole)
+
+    def compact(self, tables: Sequence[str]) -> list[TableUpkeep]:
+        """Merge every small file of tables, all when none is named; needs no lock."""
+        done = compact_lake(self.stores, tables, eager=True, hear=self._reporter.started)
+        self._reporter.finished(f"{sum(each.n_merged for each in done):,} files merged")
+        return done
+
+    def vacuum(self, tables: Sequence[str], retain_us: int | None, dry_run: bool) -> list[TableUpkeep]:
+        """Remove what no version of a table needs that counts; needs no lock."""
+        kept = self.stores.config.keep_replaced_us if retain_us is None else retain_us
+        done = vacuum_lake(self.stores, tables, retain_us=kept, dry_run=dry_run, hear=self._reporter.started)
+        self._reporter.finished(f"{sum(each.n_removed for each in done):,} files")
+        return done
 
     def check(self) -> list[Finding]:
         until = self._settle()

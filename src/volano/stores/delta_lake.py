@@ -21,7 +21,7 @@ import pyarrow.fs
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from volano.errors import StateMismatchError, StoreError, UnknownNameError, UnsupportedError, VolanoError
-from volano.protocols.lake import Compacted, Vacuumed
+from volano.protocols.lake import Compacted, Contents, Vacuumed
 from volano.stores import delta_log, delta_vacuum
 from volano.stores.delta_layout import groups_to_merge
 from volano.stores.delta_shadow import remove_stale, shadow_of
@@ -126,6 +126,25 @@ class DeltaLake:
         nulls = pa.nulls(rows.num_rows)
         return pa.table(
             [rows.column(name) if name in view.schema.names else nulls for name in names], names=names
+        )
+
+    def contents(self, table: str) -> Contents:
+        """How much the newest version of a table holds (see `LakeReader.contents`)."""
+        view = self._view(table, None)
+        files = view.files
+        bounds = {
+            name: (int(pc.min(low).as_py()), int(pc.max(high).as_py()))
+            for name in view.schema.names
+            if (low := _bound(files, f"min.{name}")) is not None
+            and (high := _bound(files, f"max.{name}")) is not None
+        }
+        return Contents(
+            version=view.version,
+            n_rows=sum(files["num_records"].to_pylist()),
+            n_files=files.num_rows,
+            n_bytes=sum(files["size_bytes"].to_pylist()),
+            partition_by=view.partition_by,
+            bounds=bounds,
         )
 
     def dataset(self, table: str, *, version: int | None = None) -> ds.Dataset:
@@ -593,6 +612,16 @@ def _prune(view: _View, where: Mapping[str, Range | None]) -> pa.Table:
             passes = pc.fill_null(test(limit, value), True)
             keep = passes if keep is None else pc.and_(keep, passes)
     return files if keep is None else files.filter(keep)
+
+
+def _bound(files: pa.Table, column: str) -> pa.ChunkedArray | None:
+    """What files say of a column's bound, as whole numbers; None where one of them does not."""
+    if column not in files.column_names or not files.num_rows or files[column].null_count:
+        return None
+    bound = files[column]
+    if pa.types.is_timestamp(bound.type):
+        return bound.cast(delta_log.INSTANT).cast(pa.int64())
+    return bound.cast(pa.int64()) if pa.types.is_integer(bound.type) else None
 
 
 def _values_of(file: Mapping[str, Any], view: _View) -> ds.Expression | None:
