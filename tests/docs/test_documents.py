@@ -20,6 +20,7 @@ LONG = frozenset(
     {
         "README.md",
         "docs/explain/loop.md",
+        "docs/how-to/query-the-lake.md",
         "docs/how-to/second-project.md",
         "docs/how-to/serve.md",
         "docs/reference/lake.md",
