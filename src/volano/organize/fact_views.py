@@ -20,6 +20,7 @@ from volano.organize.view_sql import (
     quoted,
     ref,
 )
+from volano.plan.built_in import BUILT_IN
 from volano.plan.definitions import CompiledProject, CompiledSource
 from volano.plan.state_index import TABLE_REVISION
 from volano.records.handover import HandOver
@@ -63,11 +64,9 @@ def fact_views(project: CompiledProject, contents: LakeContents) -> Iterator[Lak
 
 
 def built_in_fact_views(contents: LakeContents) -> Iterator[LakeView]:
-    """Facts of sources that no author declares: tables with the columns of facts and another name."""
+    """Facts of sources that no author declares; their tables are named as they are."""
     for stored, columns in contents.tables.items():
-        if not stored.startswith("fact_") and {"event_id", "revision", "operation"} <= set(columns):
-            if "receipt_id" in columns and "status" in columns:
-                continue  # receipts and quarantine speak of events and are none
+        if stored in BUILT_IN:
             own = [name for name in columns if name not in SYSTEM]
             sql = f"SELECT * FROM {ref(LAKE, stored)}"
             yield from _fact_pair(stored, sql, ((LAKE, stored),), own, False, stored, "")

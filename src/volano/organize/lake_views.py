@@ -27,6 +27,7 @@ from volano.organize.view_sql import (
     instant_sql,
     quoted,
 )
+from volano.plan.built_in import is_fact_table
 from volano.plan.definitions import CompiledProject
 
 _WORD: Final = re.compile(r"\w+")
@@ -81,9 +82,7 @@ def _tables(contents: LakeContents) -> Iterator[LakeView]:
         sql = f"SELECT * FROM {quoted(STORED + name)}"
         if contents.until is not None and "applied_at" in columns:
             sql += f" WHERE applied_at <= {instant_sql(contents.until)}"
-        yield LakeView(
-            LAKE, name, "table", sql, (("", STORED + name),), _grain_of(name), _key_of(name, columns)
-        )
+        yield LakeView(LAKE, name, "table", sql, (("", STORED + name),), _grain_of(name), _key_of(name))
 
 
 def _in_place(project: CompiledProject) -> Iterator[LakeView]:
@@ -120,8 +119,8 @@ def _grain_of(table: str) -> str:
             return "one row as it was written"
 
 
-def _key_of(table: str, columns: Sequence[str]) -> tuple[str, ...]:
-    if {"event_id", "revision", "operation"} <= set(columns):
+def _key_of(table: str) -> tuple[str, ...]:
+    if is_fact_table(table):
         return "event_id", "revision"
     if table.startswith("decision_"):
         return "decision_id", "attempt"

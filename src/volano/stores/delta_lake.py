@@ -183,7 +183,9 @@ class DeltaLake:
         try:
             with shadow_of(path) as shadow:
                 if newest is None:
-                    deltalake.DeltaTable.create(shadow.folder, wanted, partition_by=list(partition_by) or None)
+                    deltalake.DeltaTable.create(
+                        shadow.folder, wanted, partition_by=list(partition_by) or None
+                    )
                     shadow.publish_entry(0)
                 else:
                     handle = deltalake.DeltaTable(shadow.folder)
