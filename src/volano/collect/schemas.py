@@ -6,7 +6,6 @@ also be left out, so that old producers keep working.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,6 +18,7 @@ from volano.collect.moments import instant_of, instants_of
 from volano.errors import VolanoError
 from volano.plan.definitions import CompiledSource
 from volano.records.journal import Operation
+from volano.values import json_floats
 from volano.values.event_ids import event_id
 from volano.values.instants import Instant
 from volano.values.schema import DType, Field, Scalar
@@ -39,7 +39,6 @@ _TYPES: Final[dict[DType, Any]] = {
 _EARLIEST: Final = -62_135_596_800_000_000
 _END: Final = 253_402_300_800_000_000
 _JSON: Final = msgspec.json.Encoder()
-_LOOSE: Final = msgspec.json.Encoder(enc_hook=repr)
 _CANONICAL: Final = msgspec.msgpack.Encoder()
 _AT: Final = re.compile(r" - at `\$\.?([^`]*)`")
 _NAMED: Final = re.compile(r"field `([^`]*)`")
@@ -102,11 +101,8 @@ class SourceSchema:
         self._timestamps = tuple(
             at for at, field in enumerate(source.schema.fields) if field.dtype is DType.TIMESTAMP
         )
-        floats = tuple(field.name for field in source.schema.fields if field.dtype is DType.FLOAT64)
-        self._floats = floats
-        self._float_lists = tuple(
-            field.name for field in source.schema.fields if field.dtype is DType.LIST_FLOAT64
-        )
+        floats = (DType.FLOAT64, DType.LIST_FLOAT64)
+        self._floats = tuple(field.name for field in source.schema.fields if field.dtype in floats)
         self._id_of = attrgetter(*source.id_columns)
         self._time_of = attrgetter(source.event_time)
         only = source.schema.find(source.id_columns[0]) if len(source.id_columns) == 1 else None
@@ -119,13 +115,20 @@ class SourceSchema:
             Misfit: it does not fit; says why.
         """
         try:
+            try:
+                if isinstance(event, bytes):
+                    row = self._decoders[operation].decode(event)
+                else:
+                    row = msgspec.convert(event, self._types[operation])
+            except msgspec.ValidationError:
+                row = self._unspelled(event, self._types[operation])
             if isinstance(event, bytes):
-                row = self._decoders[operation].decode(event)
                 payload = event
-            else:
-                row = msgspec.convert(event, self._types[operation])
-                self._require_finite(row)
+            elif all(json_floats.is_finite(getattr(row, name)) for name in self._floats):
                 payload = _JSON.encode(row)
+            else:
+                payload = json_floats.encode(row)
+                row = self._unspelled(payload, self._types[operation])  # with one NaN
         except msgspec.ValidationError as error:
             raise Misfit(_problem(str(error))) from None
         except (msgspec.DecodeError, UnicodeError) as error:
@@ -184,10 +187,7 @@ class SourceSchema:
         Raises:
             Misfit: a column has changed its type since.
         """
-        try:
-            row = msgspec.structs.astuple(self._reader.decode(payload))
-        except msgspec.MsgspecError as error:
-            raise Misfit(_problem(str(error))) from None
+        row: tuple[Any, ...] = msgspec.structs.astuple(self._read(payload))
         if not self._timestamps:
             return row
         cells = list(row)
@@ -205,12 +205,34 @@ class SourceSchema:
         """
         try:
             rows = list(map(self._reader.decode, payloads))
-        except msgspec.MsgspecError as error:
-            raise Misfit(_problem(str(error))) from None
+        except msgspec.MsgspecError:
+            rows = list(map(self._read, payloads))
         columns: list[list[Any]] = [list(map(attrgetter(name), rows)) for name in self.names]
         for at in self._timestamps:
             columns[at] = instants_of(columns[at])
         return columns
+
+    def _read(self, payload: bytes) -> Any:
+        """An event that fitted at the door."""
+        try:
+            try:
+                return self._reader.decode(payload)
+            except msgspec.ValidationError:
+                return self._unspelled(payload, self._reader.type)
+        except msgspec.MsgspecError as error:
+            raise Misfit(_problem(str(error))) from None
+
+    def _unspelled(self, event: Mapping[str, Any] | bytes, kind: Any) -> Any:
+        """An event whose NaN and infinities are texts (`values.json_floats`).
+
+        Raises:
+            msgspec.ValidationError: it does not fit for another reason.
+        """
+        loose = msgspec.json.decode(event) if isinstance(event, bytes) else event
+        if not isinstance(loose, Mapping):
+            return msgspec.convert(loose, kind)
+        found = {name: json_floats.number_of(loose[name]) for name in self._floats if name in loose}
+        return msgspec.convert({**loose, **found}, kind)
 
     def _join(self, found: Any) -> str:
         if self._id_is_text:
@@ -228,25 +250,13 @@ class SourceSchema:
                 return "out_of_range", name, f"{moment.isoformat()} lies outside the years 1 to 9999 in UTC"
         raise AssertionError(f"{row} can be written")
 
-    def _require_finite(self, row: Any) -> None:
-        """JSON knows no NaN: written as null it would change its meaning between here and the lake."""
-        for name in self._floats:
-            value = getattr(row, name)
-            if value is not None and not math.isfinite(value):
-                raise Misfit(
-                    ("not_finite", name, f"{value} cannot travel as JSON; send null for a missing value")
-                )
-        for name in self._float_lists:
-            if not all(math.isfinite(value) for value in getattr(row, name) or ()):
-                raise Misfit(("not_finite", name, "NaN and infinity cannot travel as JSON"))
-
 
 def raw_bytes(event: Mapping[str, Any] | bytes) -> bytes:
     """An event that does not fit as bytes, for quarantine: as sent, or as near to JSON as it goes."""
     if isinstance(event, bytes):
         return event
     try:
-        return _LOOSE.encode(event)
+        return json_floats.encode(event, unknown=repr)
     except (TypeError, ValueError, RecursionError, OverflowError):
         return repr(event).encode("utf-8", "backslashreplace")
 
