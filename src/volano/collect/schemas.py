@@ -36,6 +36,19 @@ _TYPES: Final[dict[DType, Any]] = {
     DType.LIST_INT64: list[int],
     DType.LIST_STRING: list[str],
 }
+MOST_TEXT: Final = 1 << 20
+"""How many characters a text, and how many items a list of an event may have."""
+MOST_ID: Final = 1_000
+"""How many characters may identify an event."""
+_BOUNDED: Final = msgspec.Meta(max_length=MOST_TEXT)
+_AT_THE_DOOR: Final[dict[DType, Any]] = _TYPES | {
+    DType.STRING: Annotated[str, _BOUNDED],
+    DType.LIST_FLOAT64: Annotated[list[float], _BOUNDED],
+    DType.LIST_INT64: Annotated[list[int], _BOUNDED],
+    DType.LIST_STRING: Annotated[list[Annotated[str, _BOUNDED]], _BOUNDED],
+}
+_EXACT: Final = 2.0**53
+"""Every whole number up to here is a float64."""
 _EARLIEST: Final = -62_135_596_800_000_000
 _END: Final = 253_402_300_800_000_000
 _JSON: Final = msgspec.json.Encoder()
@@ -80,11 +93,14 @@ class SourceSchema:
     def __init__(self, source: CompiledSource) -> None:
         self.source = source
         self.names = source.schema.names
-        full = _struct(source.name, [_field(field) for field in source.schema.fields])
+        # By name: what is hashed must not depend on the order in which somebody declares fields.
+        by_name = sorted(source.schema.fields, key=lambda field: field.name)
+        full = _struct(source.name, [_field(field, _AT_THE_DOOR) for field in by_name])
         slim = _struct(
             source.name,
-            [_field(field, required=field.name in source.id_columns) for field in source.schema.fields],
+            [_field(field, _AT_THE_DOOR, required=field.name in source.id_columns) for field in by_name],
         )
+        self._widened = source.widened
         self._types = {operation: full for operation in Operation} | {
             Operation.RETRACT: slim,
             Operation.END: slim,
@@ -94,7 +110,9 @@ class SourceSchema:
         }
         # What was accepted stays readable when the schema has grown or shrunk since.
         lenient = _struct(
-            source.name, [_field(field, required=False) for field in source.schema.fields], strict=False
+            source.name,
+            [_field(field, _TYPES, required=False) for field in source.schema.fields],
+            strict=False,
         )
         self._reader = msgspec.json.Decoder(lenient)
         self.time_at = self.names.index(source.event_time)
@@ -143,11 +161,17 @@ class SourceSchema:
             event_time = instant_of(moment)
         elif operation is not Operation.RETRACT:
             raise Misfit(("missing_field", self.source.event_time, "an event needs the time it happened"))
+        identity = self._join(self._id_of(row))
+        if len(identity) > MOST_ID:
+            message = (
+                f"what identifies an event has at most {MOST_ID:,} characters; this has {len(identity):,}"
+            )
+            raise Misfit(("too_long", self.source.id_columns[0], message))
         try:
-            canonical = _CANONICAL.encode(row)
+            canonical = _CANONICAL.encode(self._as_narrow(row) if self._widened else row)
         except OverflowError:
             raise Misfit(self._out_of_range(row)) from None
-        return Fitted(payload, canonical, self._join(self._id_of(row)), event_time)
+        return Fitted(payload, canonical, identity, event_time)
 
     def fit_all(self, events: Sequence[bytes], operation: Operation) -> FittedColumns | None:
         """Many events at once; None where one of them does not fit, or has no event time: then look at each."""
@@ -160,11 +184,16 @@ class SourceSchema:
         if len(known) < len(times):
             return None
         try:
-            canonical = list(map(_CANONICAL.encode, rows))
+            hashed = map(self._as_narrow, rows) if self._widened else rows
+            canonical = list(map(_CANONICAL.encode, hashed))
         except OverflowError:
             return None
         ids: list[Any] = list(map(self._id_of, rows))
-        return FittedColumns(canonical, ids if self._id_is_text else list(map(self._join, ids)), known)
+        if not self._id_is_text:
+            ids = list(map(self._join, ids))
+        if max(map(len, ids), default=0) > MOST_ID:
+            return None
+        return FittedColumns(canonical, ids, known)
 
     def salvage_id(self, event: Mapping[str, Any] | bytes) -> str:
         """The event id of an event that does not fit, as far as it can be read; empty otherwise."""
@@ -177,7 +206,7 @@ class SourceSchema:
             joined.encode()
         except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, TypeError):
             return ""
-        return joined
+        return joined if len(joined) <= MOST_ID else ""
 
     def values(self, payload: bytes) -> tuple[Scalar, ...]:
         """The columns of an event that fitted at the door, in schema order; timestamps as instants.
@@ -241,6 +270,15 @@ class SourceSchema:
         values = found if len(self.source.id_columns) > 1 else (found,)
         return event_id([instant_of(value) if isinstance(value, datetime) else value for value in values])
 
+    def _as_narrow(self, row: Any) -> Any:
+        """A row with whole numbers as such in columns that held only those once: sent again it has the same hash."""
+        whole = {
+            name: int(value)
+            for name in self._widened
+            if (value := getattr(row, name)) is not None and value.is_integer() and abs(value) <= _EXACT
+        }
+        return msgspec.structs.replace(row, **whole) if whole else row
+
     def _out_of_range(self, row: Any) -> Problem:
         """The first timestamp that has no place in the calendar of UTC."""
         for at in self._timestamps:
@@ -261,8 +299,10 @@ def raw_bytes(event: Mapping[str, Any] | bytes) -> bytes:
         return repr(event).encode("utf-8", "backslashreplace")
 
 
-def _field(field: Field, *, required: bool = True) -> tuple[str, Any] | tuple[str, Any, Any]:
-    kind = _TYPES[field.dtype]
+def _field(
+    field: Field, types: Mapping[DType, Any], *, required: bool = True
+) -> tuple[str, Any] | tuple[str, Any, Any]:
+    kind = types[field.dtype]
     return (field.name, kind) if required and not field.nullable else (field.name, kind | None, None)
 
 
@@ -280,6 +320,8 @@ def _problem(message: str) -> Problem:
         field, text = found[1], message
     else:
         field, text = "", message
+    if "of length <=" in text:
+        return "too_long", field, f"{field!r} is longer than {MOST_TEXT:,} characters or items"
     if "missing required" in text:
         return "missing_field", field, f"the field {field!r} is missing"
     if "unknown field" in text:
