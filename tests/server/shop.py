@@ -48,10 +48,11 @@ def checkout(n: int, *, customer: str = "c1") -> dict[str, Any]:
     return {"order_id": f"o{n}", "customer_id": customer, "amount": 5.0}
 
 
-def environment() -> dict[str, str]:
-    """What a child needs to import the same Volano from any folder."""
+def environment(*first: Path) -> dict[str, str]:
+    """What a child needs to import the same Volano from any folder, and before it what lies in others."""
     source = Path(volano.__file__).resolve().parents[1]
-    return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(source)}
+    path = os.pathsep.join(map(str, (*first, source)))
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
 
 
 class Served:
@@ -70,8 +71,12 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, *, workers: int = 1) -> Iterator[Served]:
-    """Serve a project on a free port until the block ends."""
+def served(folder: Path, *, workers: int = 1, first: tuple[Path, ...] = ()) -> Iterator[Served]:
+    """Serve a project on a free port until the block ends.
+
+    Args:
+        first: folders that the processes import from before anything else.
+    """
     process = subprocess.Popen(
         [
             sys.executable,
@@ -84,7 +89,7 @@ def served(folder: Path, *, workers: int = 1) -> Iterator[Served]:
             str(workers),
         ],
         cwd=folder,
-        env=environment(),
+        env=environment(*first),
         stdout=subprocess.PIPE,
         stderr=None,
         text=True,

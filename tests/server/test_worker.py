@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.runtime.test_forced_release import DECISION, strict_shop
+from volano.errors import IdReusedError
 from volano.project import Project
+from volano.runtime.answers import InLakeError
 from volano.runtime.clock import SystemClock
 from volano.runtime.processes.worker import Worker
+from volano.runtime.serving import ServingLoader
 
 
 @pytest.fixture
@@ -30,7 +35,10 @@ class Looks:
         return self.left < 0
 
 
-def test_a_release_that_cannot_be_loaded_leaves_in_force_what_was_and_is_said_once(shop: Path) -> None:
+def test_a_release_that_cannot_be_loaded_leaves_in_force_what_was_and_is_said_once(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("volano.runtime.processes.desk.FIRST_RETRY_S", 0.0)
     with Project.open(shop) as project:
         project.release(DECISION)
         file = shop / "project.py"
@@ -56,5 +64,63 @@ def test_a_release_that_cannot_be_loaded_leaves_in_force_what_was_and_is_said_on
         worker.watch(Looks(1), said.append, also=lambda: None)  # type: ignore[arg-type]
         assert worker.decide(DECISION, asked).model_version == "risk-0002"
         assert len(said) == 1
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_begins_on_its_fallback_serves_the_release_once_it_can(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Project.open(shop) as project:
+        project.release(DECISION)
+        artifact = project.train("risk").artifact
+    (file,) = (shop / ".volano").rglob(artifact[2:])
+    hidden = file.rename(shop / "hidden")
+    worker = Worker(shop, "worker_0", SystemClock(), os.urandom)
+    asked = {"order_id": "q", "customer_id": "c1", "amount": 3.0, "asked_at": "2025-01-01T00:00:00Z"}
+    tries = []
+    prepare = ServingLoader.prepare
+    monkeypatch.setattr(
+        ServingLoader,
+        "prepare",
+        lambda self, *given, **named: tries.append(1) or prepare(self, *given, **named),
+    )
+    said: list[str] = []
+    try:
+        worker.warm_up()
+        assert worker.decide(DECISION, asked).fallback.startswith("unservable")
+        worker.watch(Looks(5), said.append, also=lambda: None)  # type: ignore[arg-type]
+        assert len(tries) == 1, "it is tried again after a pause, not at every look"
+        assert len(said) == 1 and "goes on with its fallback" in said[0]
+
+        hidden.rename(file)
+        monkeypatch.setattr("time.monotonic", lambda late=time.monotonic: late() + 10.0)
+        worker.watch(Looks(1), said.append, also=lambda: None)  # type: ignore[arg-type]
+        assert worker.decide(DECISION, asked).model_version == "risk-0001"
+        assert len(said) == 1
+    finally:
+        worker.close()
+
+
+def test_an_answer_that_only_the_lake_has_is_fetched_aside(shop: Path) -> None:
+    asked = {"order_id": "q", "customer_id": "c1", "amount": 3.0, "asked_at": "2025-01-01T00:00:00Z"}
+    with Project.open(shop) as project:
+        first = project.decide(DECISION, asked, decision_id="mine")
+        project.drain(commit=True)
+        state = project._work.session.applied.state
+    shutil.rmtree(shop / ".volano" / "online" / state)
+    with Project.open(
+        shop
+    ) as project:  # the index is filled from the lake, so it has no places in the journal
+        project.drain()
+    worker = Worker(shop, "worker_0", SystemClock(), os.urandom)
+    try:
+        worker.warm_up()
+        with pytest.raises(InLakeError):
+            worker.decide(DECISION, asked, decision_id="mine")
+        worker.recall(DECISION, "mine")
+        assert worker.decide(DECISION, asked, decision_id="mine") == first
+        with pytest.raises(IdReusedError):
+            worker.decide(DECISION, asked | {"amount": 4.0}, decision_id="mine")
     finally:
         worker.close()

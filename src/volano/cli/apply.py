@@ -13,12 +13,6 @@ from volano.cli.session import open_project
 def apply(
     folder: Folder = HERE,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    allow_breaking: Annotated[
-        bool,
-        typer.Option(
-            "--allow-breaking", help="Also where events that producers send today would be set aside."
-        ),
-    ] = False,
     debug: Debug = False,
 ) -> None:
     """Show the plan, ask, and carry it out. An apply that was interrupted goes on where it stopped."""
@@ -28,8 +22,9 @@ def apply(
         planned = project.plan()
         typer.echo(explain(planned))
         if planned.is_empty:
+            project.finish()
             return
         if not yes:
             typer.confirm("Apply this plan?", abort=True)
-        applied = project.apply(allow_breaking=allow_breaking)
+        applied = project.apply()
         typer.echo(f"Applied: bundle {applied.bundle[:12]}.")

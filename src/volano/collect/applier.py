@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Final, NamedTuple, TypeAlias, assert_never
+from typing import Final, NamedTuple, TypeAlias, assert_never, cast
 
 import msgspec
 
@@ -36,7 +36,7 @@ from volano.plan.state_index import (
     resolution_key,
     shadow_key,
 )
-from volano.protocols.apply_log import ApplyLogWriter
+from volano.protocols.apply_log import ApplyLogReader, ApplyLogWriter
 from volano.protocols.clock import Clock
 from volano.protocols.functions import Functions
 from volano.protocols.journal import JournalEntry, JournalReader
@@ -99,9 +99,11 @@ class Applier:
 
     Args:
         groups: every state group that receives events, also those of older bundles that still serve.
-        journal, apply_log, online: where records come from, where stamps are kept, where they become visible.
+        journal, apply_log, online: where records come from, where stamps are kept, where they become visible. To
+            `step`, the log has to be a writer; to follow another applier a reader is enough.
         functions, sql_engine: run the projections of views.
         clock: the physical part of stamps.
+        bundle: names the project in the apply log.
     """
 
     def __init__(
@@ -109,13 +111,16 @@ class Applier:
         project: CompiledProject,
         groups: Sequence[StateGroup],
         journal: JournalReader,
-        apply_log: ApplyLogWriter,
+        apply_log: ApplyLogReader,
         online: OnlineWriter,
         functions: Functions,
         sql_engine: SqlEngine,
         clock: Clock,
+        *,
+        bundle: str = "",
     ) -> None:
         self._namespace = project.namespace
+        self._bundle = bundle
         self._journal = journal
         self._apply_log = apply_log
         self._online = online
@@ -150,8 +155,10 @@ class Applier:
     def recover(self) -> int:
         """Bring online state to the end of the apply log; returns the number of records applied again.
 
-        Call once before the first `step`. An empty online store is rebuilt from the whole journal that way; one
-        whose journal has been pruned is rebuilt from the lake (`organize.backfill.rebuild`).
+        Call it before the first `step`. Called again and again instead, it follows another applier, which keeps the
+        log: that is how a state that is being built, or about to go, stays up to date. An empty online store is
+        rebuilt from the whole journal that way; one whose journal has been pruned is rebuilt from the lake
+        (`organize.backfill.rebuild`).
 
         Raises:
             StateMismatchError: online state is ahead of the apply log: one of them belongs to another project.
@@ -192,11 +199,11 @@ class Applier:
         records = [decode_record(entry.record) for entry in entries]
         work = _Batch(self, records, entries)
         applied = tuple(map(work.decide, records, stamps.take(len(records))))
-        batch = ApplyBatch(self._sequence + 1, _ranges(entries), applied, stamps.last)
+        batch = ApplyBatch(self._sequence + 1, _ranges(entries), applied, stamps.last, self._bundle)
         # An apply log that names bytes which a loss of power takes away could not be followed.
         self._journal.sync({segment for segment, _, _ in batch.ranges})
         self._is_in_doubt = True
-        self._apply_log.append(batch)
+        cast(ApplyLogWriter, self._apply_log).append(batch)
         self._write(batch, work)
         self._is_in_doubt = False
         return len(records)
@@ -205,12 +212,15 @@ class Applier:
         """How many bytes of the journal wait."""
         return self._journal.behind(self._cursor)
 
-    def beat(self) -> Instant:
+    def beat(self, stamp: Instant | None = None) -> Instant:
         """Say that everything accepted so far is visible: moves the stamp of online state, and nothing else.
 
         An applier at rest would leave readers to think that features grow stale.
+
+        Args:
+            stamp: of the applier that this one follows; a new one when None.
         """
-        stamp = self._ready().take(1)[0]
+        stamp = self._ready().take(1)[0] if stamp is None else stamp
         self._online.write({}, (), stamp=stamp, sequence=0)
         return stamp
 
@@ -347,6 +357,8 @@ class _Batch:
         key, place = next(self._keys), next(self._places)
         if applied.status != _STORED:
             return
+        if isinstance(record, EventReceived) and record.source not in self._sources:
+            return  # another version stored it; nothing here reads its source
         assert key is not None
         match record:
             case EventReceived():

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from itertools import groupby
 from typing import Any, Final, NamedTuple, assert_never
@@ -75,6 +76,8 @@ class Committer:
         project: names the sources and tables; it may be wider than what is applied.
         definitions: the project of a bundle, by its digest: a decision is written with the request and the feature
             service of the bundle that made it. Without it every decision is the project's own.
+        sources: the definitions by which the events of a batch were applied, by the bundle that the batch names: a
+            server may change its definitions between two batches. Without it they are the project's.
         rows_a_commit: how many records are held in memory and committed at once, about.
     """
 
@@ -86,6 +89,7 @@ class Committer:
         lake: LakeWriter,
         *,
         definitions: Callable[[str], CompiledProject] | None = None,
+        sources: Callable[[str], CompiledProject] | None = None,
         rows_a_commit: int = 250_000,
     ) -> None:
         self._project = project
@@ -94,7 +98,9 @@ class Committer:
         self._lake = lake
         self._rows_a_commit = rows_a_commit
         self._definitions = definitions
-        self._schemas = {source.name: SourceSchema(source) for source in collected_sources(project).values()}
+        self._sources = sources
+        self._schemas_of: dict[str, dict[str, SourceSchema]] = {"": _schemas(project)}
+        self._schemas = self._schemas_of[""]
         self._tables = lake_tables(project)
         self._created: set[str] = set()
         self._committed: dict[str, int] = {}
@@ -118,12 +124,21 @@ class Committer:
         return n_rows
 
     def _pending(self, after: int) -> Iterator[list[ApplyBatch]]:
-        """The batches above a sequence, in runs of about `rows_a_commit` records."""
+        """The batches above a sequence, as far as the log reaches now, in runs of about `rows_a_commit` records.
+
+        The batches of a run were applied by one bundle.
+        """
+        last = self._apply_log.last()
+        until = 0 if last is None else last.sequence
         run: list[ApplyBatch] = []
         n_records = 0
-        while batches := self._apply_log.read(after, limit=_BATCHES_A_READ):
+        while after < until:
+            batches = self._apply_log.read(after, limit=min(_BATCHES_A_READ, until - after))
             after = batches[-1].sequence
             for batch in batches:
+                if run and run[-1].bundle != batch.bundle:
+                    yield run
+                    run, n_records = [], 0
                 run.append(batch)
                 n_records += len(batch.applied)
                 if n_records >= self._rows_a_commit:
@@ -133,6 +148,7 @@ class Committer:
             yield run
 
     def _commit(self, batches: list[ApplyBatch]) -> int:
+        self._schemas = self._applied_by(batches[0].bundle)
         parts: defaultdict[str, list[pa.Table]] = defaultdict(list)
         for run in applied_runs(self._journal, batches):
             work = _Run(run)
@@ -144,13 +160,21 @@ class Committer:
             parts[RECEIPTS] = [RECEIPT_COLUMNS.empty_table()]
         n_rows = 0
         for name in sorted(parts, key=lambda name: (name == RECEIPTS, name)):
-            # Permissive: decisions of an older bundle may hold whole numbers where a newer one has floats.
-            built = pa.concat_tables(parts.pop(name), promote_options="permissive")
+            built = pa.concat_tables(parts.pop(name), promote_options="default")
             self._ensure(name, built.schema)
             self._lake.append(name, built, writer=WRITER, sequence=batches[-1].sequence)
             self._committed[name] = batches[-1].sequence
             n_rows += built.num_rows
         return n_rows
+
+    def _applied_by(self, bundle: str) -> dict[str, SourceSchema]:
+        if bundle not in self._schemas_of:
+            project = self._project
+            if self._sources is not None:
+                with suppress(UnknownNameError):  # of a catalog that was lost: the present definitions may do
+                    project = self._sources(bundle)
+            self._schemas_of[bundle] = _schemas(project)
+        return self._schemas_of[bundle]
 
     def _last_of(self, table: str) -> int:
         if table not in self._committed:
@@ -199,7 +223,7 @@ class Committer:
 
         rows = sorted(rows, key=maker)
         parts = [self._decisions_of(*made_by, list(group)) for made_by, group in groupby(rows, key=maker)]
-        return pa.concat_tables(parts, promote_options="permissive")
+        return pa.concat_tables(parts, promote_options="default")
 
     def _decisions_of(self, bundle: str, version: str, rows: list[_Row]) -> pa.Table:
         name = rows[0].record.decision
@@ -295,6 +319,10 @@ class _Run:
     def _events(self) -> EventRows:
         whole = EventRows(self.records, self._fates)
         return whole if self._ranks is None else whole.take(list(self._ranks))
+
+
+def _schemas(project: CompiledProject) -> dict[str, SourceSchema]:
+    return {source.name: SourceSchema(source) for source in collected_sources(project).values()}
 
 
 def destinations(record: JournalRecord, status: str) -> tuple[str, ...]:

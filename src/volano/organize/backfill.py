@@ -320,6 +320,7 @@ def rebuild(
     stamp: Instant,
     sequence: int,
     cursor: dict[str, int],
+    logged_until: Instant | None = None,
     now: Instant | None = None,
 ) -> int:
     """Fill an empty online store from the lake: chunks, index of events, decisions and shadow scores, position.
@@ -330,6 +331,7 @@ def rebuild(
     Args:
         stamp, sequence: of a batch that every table of the lake holds; of later ones nothing is seen.
         cursor: how far that batch had read the journal.
+        logged_until: the stamp for decisions and shadow scores, where a hand-over's lies behind it.
         now: leaves out what no window can reach any more.
 
     Returns:
@@ -347,7 +349,7 @@ def rebuild(
     for source in collected_sources(project):
         parts = partial(_index_after, backfill, source, stamp)
         write_parts(online, f"index-{source}", parts, stamp=stamp, on_part=count)
-    for puts in logged_entries(project, lake, stamp=stamp):
+    for puts in logged_entries(project, lake, stamp=stamp if logged_until is None else logged_until):
         online.write(puts, (), stamp=stamp, sequence=0)
         n_keys += len(puts)
     with online.snapshot() as snapshot:

@@ -63,3 +63,7 @@ class OnlineWriter(OnlineReader, Protocol):
     def sync(self) -> None:
         """Make everything written so far survive a loss of power."""
         ...
+
+    def close(self) -> None:
+        """Sync, and release everything. Twice is the same as once."""
+        ...

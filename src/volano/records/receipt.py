@@ -113,9 +113,11 @@ class ApplyBatch(msgspec.Struct, frozen=True):
         ranges: (segment, start offset, end offset), the records of the first range first.
         applied: one a record.
         last_stamp: the newest stamp given so far, in this batch or before.
+        bundle: of the definitions that the fates were decided by; empty in logs from before it was written down.
     """
 
     sequence: int
     ranges: tuple[tuple[str, int, int], ...]
     applied: tuple[Applied, ...]
     last_stamp: Instant
+    bundle: str = ""

@@ -44,6 +44,12 @@ def find_applied(catalog: CatalogReader) -> tuple[Applied | None, int]:
     return msgspec.json.decode(document.body, type=Applied), document.revision
 
 
+def applied_revision(catalog: CatalogReader) -> int:
+    """The revision of what is in force; 0 before the first apply."""
+    document = catalog.find(_KIND, _NAME)
+    return 0 if document is None else document.revision
+
+
 def get_applied(catalog: CatalogReader) -> Applied:
     """What is in force.
 
@@ -68,11 +74,19 @@ def put_applied(catalog: CatalogWriter, applied: Applied, *, expected: int) -> N
 
 
 def note_applied(catalog: CatalogWriter, applied: Applied) -> None:
-    """Enter what is in force into the ledger; entered already, it is not entered again (a crash came in between)."""
-    body = msgspec.json.encode({"bundle": applied.bundle, "state": applied.state})
+    """Enter what is in force into the ledger, once all that belongs to it is done; entered already, it is not again."""
+    if not is_noted(catalog, applied):
+        catalog.append(_STREAM, [_note(applied)], at=applied.at)
+
+
+def is_noted(catalog: CatalogReader, applied: Applied) -> bool:
+    """Whether all that an apply does was done; if not, it was killed behind the swap, and the next one does it."""
     last = catalog.last_entry(_STREAM)
-    if last is None or last.body != body:
-        catalog.append(_STREAM, [body], at=applied.at)
+    return last is not None and last.body == _note(applied)
+
+
+def _note(applied: Applied) -> bytes:
+    return msgspec.json.encode({"bundle": applied.bundle, "state": applied.state})
 
 
 def put_definitions(catalog: CatalogWriter, bundle: str, project: CompiledProject) -> None:

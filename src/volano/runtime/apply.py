@@ -2,7 +2,8 @@
 
 State is built in an online store of its own, named by the attempt, while the old one keeps serving; it is swapped in
 together with the definitions, in one compare-and-set. The attempt pins how much of what was applied it builds from;
-what came since, also between a kill and the next run, follows from the apply log before the swap.
+what came since, also between a kill and the next run, follows from the apply log before the swap. So a server may go on
+applying meanwhile: it takes the new state over when it finds it in force.
 
 A table that cannot be used costs the steps that depend on it. The others are carried out; the next plan holds the rest.
 A projection that computes rows from other rows ends the apply: what it computes must never be in force.
@@ -42,12 +43,12 @@ from volano.plan.steps import (
     PublishState,
     RegisterDefinitions,
     RetireState,
-    RetypeColumns,
     Step,
     StoreBundle,
     WidenTable,
     step_id,
 )
+from volano.protocols.apply_log import ApplyLogReader
 from volano.protocols.clock import Clock
 from volano.protocols.online_store import OnlineWriter
 from volano.protocols.reporter import Reporter
@@ -57,6 +58,8 @@ from volano.runtime.binding import needed_projects, rebind_releases
 from volano.runtime.bundle_shelf import BundleFunctions, BundleShelf
 from volano.runtime.definitions import Definitions
 from volano.runtime.handing_over import quarantine_misfits, take_over
+from volano.runtime.locks import FolderLock
+from volano.runtime.processes.beside import Beside
 from volano.runtime.rebuilding import Position, facts_in_force, fill, is_lost, position_of
 from volano.runtime.scratch import FileScratch
 from volano.runtime.serving import ServingLoader
@@ -95,6 +98,7 @@ class Application:
         bundle: the bytes that the plan's bundle digest names; not needed where the plan stores none.
         clock: gives the hand-over instant.
         also: (bundle, definitions) of a release that is to serve again.
+        beside: the server that applies and commits meanwhile; None: nobody does.
     """
 
     def __init__(
@@ -106,12 +110,15 @@ class Application:
         reporter: Reporter,
         *,
         also: Sequence[tuple[str, CompiledProject]] = (),
+        beside: Beside | None = None,
     ) -> None:
         self._stores = stores
         self._plan = plan
         self._bundle = bundle
         self._clock = clock
         self._reporter = reporter
+        self._beside = beside
+        self._apply_log: ApplyLogReader = stores.apply_log if beside is None else stores.apply_log_reader
         self._applied, self._revision = find_applied(stores.catalog)
         # The same plan may be made again after others; the revision that it replaces is another one then. Where it
         # could change nothing, the revision is the same, and only what the ledger says of its end tells them apart.
@@ -157,9 +164,9 @@ class Application:
         applied, _ = find_applied(self._stores.catalog)
         assert applied is not None
         applied = self._with_handovers(applied)
-        note_applied(self._stores.catalog, applied)
         self._rebind(applied)
         self._sweep(applied)
+        note_applied(self._stores.catalog, applied)
         n_done = len(self._plan.steps) - len(self._failures)
         self._reporter.finished(f"{n_done} steps")
         if self._failures:
@@ -225,7 +232,7 @@ class Application:
         match step:
             case StoreBundle():
                 return self._store_bundle(step)
-            case CreateTable() | WidenTable() | RetypeColumns():
+            case CreateTable() | WidenTable():
                 self._stores.lake.create(step.table, lake_tables(self._plan.project)[step.table])
                 return ""
             case HandOver():
@@ -292,7 +299,7 @@ class Application:
         facts = facts_in_force(project, self._stores, handovers)
         functions = self._functions()
         stamp = self._pin().stamp
-        online = self._stores.online(self._state)
+        online = self._stores.online_to_build(self._state)
 
         def report(part: Part) -> None:
             self._reporter.advanced(part.done, f"{', '.join(step.views)}: part {part.done} of {part.total}")
@@ -313,13 +320,24 @@ class Application:
     def _pin(self) -> Position:
         """How much of what was applied the new state is built from; the same however often the attempt is resumed."""
         if self._position is None:
-            self._position = position_of(self._stores, self._handovers())
-            if self._applied is not None:
-                # What the old state takes in from now on has a later stamp, whatever the clock says.
-                old = self._stores.online(self._applied.state)
-                old.write({}, (), stamp=self._position.stamp, sequence=0)
+            if self._beside is not None:
+                self._position = self._position_beside(self._beside)
+            else:
+                self._position = position_of(self._apply_log, self._handovers())
+                if self._applied is not None:
+                    # What the old state takes in from now on has a later stamp, whatever the clock says.
+                    old = self._stores.online(self._applied.state)
+                    old.write({}, (), stamp=self._position.stamp, sequence=0)
             self._remember(_Note(_POSITION, "Position", position=self._position))
         return self._position
+
+    def _position_beside(self, server: Beside) -> Position:
+        """The same where a server goes on: what it has committed by now, every later stamp being higher."""
+        pinned = [handover.stamp for handover in self._handovers().values()]
+        settled = server.settle()
+        position = Position(max([0, settled.stamp, *pinned]), settled.sequence)
+        server.await_stamp(position.stamp)
+        return position
 
     def _publish(self, step: PublishState) -> str:
         built = [each for each in self._plan.steps if isinstance(each, BackfillGroup)]
@@ -336,11 +354,12 @@ class Application:
     def _put_in_force(self, groups: tuple[StateGroup, ...]) -> str:
         """The swap: complete the new store, then name it in the one document that everybody reads."""
         if self._builds or self._applied is None:
-            online = self._stores.online(self._state)
+            online = self._stores.online_to_build(self._state)
             project, functions, handovers = self._of_state(), self._functions(), self._handovers()
             if is_lost(online):
                 fill(online, self._stores, project, groups, functions, handovers, position=self._pin())
             self._follow(online, project, groups, functions)
+            self._stores.built(self._state)
         applied = Applied(
             bundle=self._plan.bundle if self._registers or self._applied is None else self._applied.bundle,
             project=self._plan.project,
@@ -365,7 +384,7 @@ class Application:
             project,
             groups,
             stores.journal_reader,
-            stores.apply_log,
+            self._apply_log,
             online,
             functions,
             stores.sql,
@@ -406,7 +425,7 @@ class Application:
 
     def _now(self) -> Instant:
         """Never before a stamp that was given: a backfill's rows must not look older than what was seen."""
-        last = self._stores.apply_log.last()
+        last = self._apply_log.last()
         return max(self._clock.now(), 0 if last is None else last.last_stamp + 1)
 
     def _remember(self, note: _Note) -> None:
@@ -418,8 +437,8 @@ class Application:
         return [msgspec.json.decode(entry.body, type=_Note) for entry in entries]
 
     def _sweep(self, applied: Applied) -> None:
-        """Remove online stores that nothing names any more."""
+        """Remove online stores that nothing names any more, and that nobody writes: an applier removes its own."""
         self._stores.close_online(keep=applied.state)
         for folder in (self._stores.data / "online").glob("*"):
-            if folder.name != applied.state:
+            if folder.name != applied.state and not FolderLock(folder / "writer.lock").is_held():
                 shutil.rmtree(folder)

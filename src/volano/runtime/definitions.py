@@ -58,6 +58,14 @@ class Definitions:
         """What online state is kept by: the applied definitions, reading also what `needed` ones read."""
         return reading_also(self._applied.project, [project for _, project in self.needed()])
 
+    def of_events(self, bundle: str) -> CompiledProject:
+        """What events were applied by while a bundle was in force: its definitions, reading also what is needed now."""
+        return (
+            self.of_state
+            if bundle == self._applied.bundle
+            else reading_also(self.get(bundle), [self.of_state])
+        )
+
     def decisions(self) -> list[str]:
         """Every decision with a table in the lake: those declared first, then those that are declared no more."""
         lake = self._stores.lake

@@ -56,13 +56,17 @@ class ServingLoader:
             self._models[version] = LoadedModel(record, load_version(record, trainer, self._stores.artifacts))
         return self._models[version]
 
+    def take_models(self, other: ServingLoader) -> None:
+        """Do not load again what another one has loaded."""
+        self._models |= other._models
+
     def load(self, decision: str) -> Serving:
         """What serves a decision now; its fallback, which says why, where that cannot be loaded."""
         release = find_release(self._stores.catalog, decision)
         try:
             return self.prepare(decision, release)
         except Exception as error:  # one decision that cannot be served must not take the others down
-            return self._fall_back(decision, release, problem_of(error))
+            return self.fall_back(decision, release, problem_of(error))
 
     def find_problem(self, decision: str) -> str:
         """Why a decision cannot be served, in one line; empty when it can. Opens no online store, so takes no lock."""
@@ -74,8 +78,8 @@ class ServingLoader:
             return f"{problem_of(error)} Mend: {mend}" if mend else problem_of(error)
         return serving.shadow_problem
 
-    def _fall_back(self, decision: str, release: ReleaseEvent | None, problem: str) -> Serving:
-        """Under the definitions of the release, where they are known and have the decision, else the applied ones."""
+    def fall_back(self, decision: str, release: ReleaseEvent | None, problem: str) -> Serving:
+        """A decision's fallback, by the definitions of the release where they have it, else the applied ones."""
         bundle, project = self._applied.bundle, self._applied.project
         if release is not None:
             released = find_definitions(self._stores.catalog, release.bundle)

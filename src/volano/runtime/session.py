@@ -101,6 +101,7 @@ class Session:
             self.functions,
             self.stores.sql,
             self.clock,
+            bundle=applied.bundle,
         )
         applier.recover()
         return applier
@@ -118,6 +119,7 @@ class Session:
             self.stores.apply_log if self._applies else self.stores.apply_log_reader,
             self.stores.lake,
             definitions=self.definitions.get,
+            sources=self.definitions.of_events,
         )
 
     @cached_property

@@ -56,6 +56,7 @@ class Stores:
         self.reads_online = reads_online
         self.data = (folder / config.data).resolve()
         self._online: dict[str, Any] = {}
+        self._building: dict[str, Any] = {}
         self._opened: list[Any] = []
         for name in _adapters(config):
             find("volano.stores", name)
@@ -135,6 +136,23 @@ class Stores:
             )
         return self._online[state]  # type: ignore[no-any-return]
 
+    def online_to_build(self, state: str) -> OnlineWriter:
+        """An online store to be filled, for writing also where online state is only read; `built` lets it go."""
+        if not self.reads_online:
+            return self.online(state)
+        if state not in self._building:
+            adapter = f"online_store.{self.config.stores.online}"
+            self._building[state] = self._open(
+                adapter, f"online/{state}", map_size=self.config.online_map_gib << 30, readonly=False
+            )
+        return self._building[state]  # type: ignore[no-any-return]
+
+    def built(self, state: str) -> None:
+        """Sync a store that was filled and, where online state is only read, leave it to its applier."""
+        if (store := self._building.pop(state, None)) is not None:
+            self._opened.remove(store)
+            store.close()
+
     @contextmanager
     def online_reader(self, state: str) -> Iterator[OnlineReader]:
         """The online store of a state name for whoever only looks; needs no lock.
@@ -151,12 +169,16 @@ class Stores:
         finally:
             reader.close()
 
+    def take_online(self, state: str) -> OnlineWriter:
+        """An open online store, now the caller's to close."""
+        store = self._online.pop(state)
+        self._opened.remove(store)
+        return store  # type: ignore[no-any-return]
+
     def close_online(self, *, keep: str) -> None:
         """Close every online store but one."""
         for state in [state for state in self._online if state != keep]:
-            store = self._online.pop(state)
-            self._opened.remove(store)
-            store.close()
+            self.take_online(state).close()
 
     def close(self) -> None:
         """Close everything that was opened, newest first."""
@@ -166,6 +188,7 @@ class Stores:
         """Close everything and let every lock go; what is used next is opened anew."""
         self._close_all()
         self._online.clear()
+        self._building.clear()
         for name in _CACHED:
             self.__dict__.pop(name, None)
         self.reads_online = reads_online

@@ -17,7 +17,7 @@ import pyarrow as pa
 from volano.collect.receipts import committed_until
 from volano.compile.state import state_groups
 from volano.decide.explain import ExplainedDecision
-from volano.errors import NotReadyError, PartlyAppliedError, PlanRefused, StoreBusyError
+from volano.errors import NotReadyError, PartlyAppliedError, StoreBusyError
 from volano.learn.train import get_version
 from volano.learn.training_set import Difference, TrainingSet
 from volano.plan.plan import Plan
@@ -26,7 +26,7 @@ from volano.protocols.reporter import Reporter
 from volano.records.job import JobRun
 from volano.records.learning import ModelVersion, ReleaseEvent, TrainingSetManifest
 from volano.records.quarantine import Edits, Fate, QuarantinedRow, Replay
-from volano.runtime.applied import Applied, find_applied, get_applied
+from volano.runtime.applied import Applied, find_applied, get_applied, is_noted
 from volano.runtime.apply import Application
 from volano.runtime.checks import Finding, run_checks
 from volano.runtime.config import read_config
@@ -109,33 +109,36 @@ class Workplace:
         """Plan the folder's definitions against what is in force."""
         return make_plan(self._folder, self.stores).plan
 
-    def apply(self, reporter: Reporter | None = None, *, allow_breaking: bool = False) -> Applied:
-        """Plan and carry out.
+    def apply(self, reporter: Reporter | None = None) -> Applied:
+        """Plan and carry out."""
+        with self._at_work():
+            applied, _ = find_applied(self.stores.catalog)
+            if applied is not None:
+                self.session.drain(commit=True)  # the new state is built from the lake: nothing may wait
+            is_stale = False
+            try:
+                while True:
+                    planned = make_plan(self._folder, self.stores)
+                    told = reporter or self._reporter
+                    beside = Beside(self.stores) if self._is_beside else None
+                    application = Application(
+                        self.stores, planned.plan, planned.bundle, self._clock, told, beside=beside
+                    )
+                    try:
+                        return application.run()
+                    except PartlyAppliedError:
+                        # What failed before a kill may have been mended since; once is enough.
+                        if is_stale or not application.is_stale:
+                            raise
+                        is_stale = True
+            finally:
+                self._forget_session()  # a failed one too may have put something in force
 
-        Raises:
-            PlanRefused: producers of today would have events set aside, and nobody allowed that.
-        """
-        self._look_around()
+    def finish(self) -> None:
+        """Do what an apply that was killed behind the swap left undone; mostly nothing."""
         applied, _ = find_applied(self.stores.catalog)
-        if applied is not None:
-            self.session.drain(commit=True)  # the new state is built from the lake: nothing may wait
-        is_stale = False
-        try:
-            while True:
-                planned = make_plan(self._folder, self.stores)
-                if not allow_breaking:
-                    _refuse_breaking(planned.plan)
-                told = reporter or self._reporter
-                application = Application(self.stores, planned.plan, planned.bundle, self._clock, told)
-                try:
-                    return application.run()
-                except PartlyAppliedError:
-                    # What failed before a kill may have been mended since; once is enough.
-                    if is_stale or not application.is_stale:
-                        raise
-                    is_stale = True
-        finally:
-            self._forget_session()  # a failed one too may have put something in force
+        if applied is not None and not is_noted(self.stores.catalog, applied):
+            self.apply()
 
     def run_due(
         self, *, is_over: Callable[[], bool] = lambda: False, hear: Hear = lambda error: None
@@ -216,8 +219,9 @@ class Workplace:
         self.session.drain(commit=True)
         plan = make_state_plan(self.stores, applied, target)
         also = [(bundle, target)]
+        beside = Beside(self.stores) if self._is_beside else None
         try:
-            Application(self.stores, plan, b"", self._clock, self._reporter, also=also).run()
+            Application(self.stores, plan, b"", self._clock, self._reporter, also=also, beside=beside).run()
         finally:
             self._forget_session()
 
@@ -410,16 +414,6 @@ class Workplace:
         """What hangs on the session is made anew on the next use."""
         for name in ("jobs", "learner", "session"):
             self.__dict__.pop(name, None)
-
-
-def _refuse_breaking(plan: Plan) -> None:
-    if plan.breaks:
-        raise PlanRefused(
-            "\n".join(f"{change.source}.{change.field}: {change.consequence}." for change in plan.breaks),
-            where="producers of events",
-            mend="; ".join(dict.fromkeys(change.mend for change in plan.breaks))
-            + "; or allow it: `volano apply --allow-breaking`",
-        )
 
 
 def _actor() -> str:

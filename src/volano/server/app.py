@@ -23,6 +23,7 @@ import msgspec
 from volano.errors import RequestError, VolanoError
 from volano.records.answers import LoggedAnswer, ReceiptAnswer
 from volano.records.journal import Operation
+from volano.runtime.answers import InLakeError
 from volano.runtime.processes.collector import settle
 from volano.runtime.processes.worker import Worker
 from volano.runtime.tokens import Role, Token, Tokens
@@ -92,6 +93,11 @@ class App:
         self._outcomes = Outcomes(worker.fates)
         self._metrics = Metrics(worker.name)
         self._is_ready = False
+        self.is_stopping = False
+
+    def stop(self) -> None:
+        """Take no request any more; those under way go on."""
+        self.is_stopping = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -149,6 +155,8 @@ class App:
         except VolanoError as error:
             problem = problem_of(error)
             headers = [(b"content-type", CONTENT_TYPE)]
+            if self.is_stopping:
+                headers.append((b"connection", b"close"))
             if isinstance(error, HttpError) and error.retry_after_s is not None:
                 headers.append((b"retry-after", b"%d" % error.retry_after_s))
             self._metrics.count_problem(problem.type)
@@ -164,6 +172,14 @@ class App:
     async def _route(self, scope: Scope, receive: Receive) -> Answer:
         path: str = scope["path"]
         method: str = scope["method"]
+        if self.is_stopping and path != "/healthz":
+            raise HttpError(
+                503,
+                "stopping",
+                "This server is about to end.",
+                mend="send again after Retry-After, on a new connection",
+                retry_after_s=1,
+            )
         match path.split("/")[1:]:
             case ["v1", "decide", name] if name:
                 _require(method, "POST")
@@ -213,7 +229,12 @@ class App:
                 f"A decision id has 1 to {_MOST_DECISION_ID} characters.", where="header Volano-Decision-Id"
             )
         body = await self._body(scope, receive)
-        made = self._worker.decide(name, body, decision_id=decision_id)
+        try:
+            made = self._worker.decide(name, body, decision_id=decision_id)
+        except InLakeError:  # an old retry; nobody else waits for it
+            assert decision_id is not None
+            await _in_thread(self._worker.recall, name, decision_id)
+            made = self._worker.decide(name, body, decision_id=decision_id)
         self._metrics.count_decision(made)
         return Answer(200, encode(decided(made)))
 

@@ -13,12 +13,13 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 from types import FrameType
+from typing import Final
 
 from volano.errors import VolanoError
-from volano.runtime.applied import get_applied
-from volano.runtime.clock import FileClock, SystemClock
+from volano.runtime.applied import Applied, get_applied
+from volano.runtime.clock import SystemClock
 from volano.runtime.config import Config, read_config
 from volano.runtime.processes.applier import run_applier
 from volano.runtime.processes.committer import run_committer
@@ -27,25 +28,26 @@ from volano.runtime.session import Session
 from volano.runtime.stores import Stores
 
 APPLIER, COMMITTER, WORKER = "applier", "committer", "worker"
+STOPPING_S: Final = 1.0
+"""How long a worker that is to end answers 503: callers that hold a connection learn that it goes."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one role until told to stop; returns the exit status."""
     given = _parse(arguments)
     folder = Path(given.folder)
-    clock = SystemClock() if given.clock is None else FileClock(given.clock)
     try:
         if given.role == WORKER:
-            _run_worker(folder, given.name, clock, given.fd, needs_token=given.needs_token)
+            _run_worker(folder, given.name, given.fd, needs_token=given.needs_token)
         else:
-            _run_background(folder, given.role, clock)
+            _run_background(folder, given.role)
     except VolanoError as error:
         _say(f"{given.name}: {error}")
         return 1
     return 0
 
 
-def _run_background(folder: Path, role: str, clock: SystemClock | FileClock) -> None:
+def _run_background(folder: Path, role: str) -> None:
     stop = Event()
 
     def ask(_signal: int, _frame: FrameType | None) -> None:
@@ -57,22 +59,27 @@ def _run_background(folder: Path, role: str, clock: SystemClock | FileClock) -> 
     config: Config = read_config(folder)
     stores = Stores(folder, config)
     try:
-        session = Session(stores, get_applied(stores.catalog), clock, os.urandom, applies=role == APPLIER)
-        (run_applier if role == APPLIER else run_committer)(session, stop, _ready)
+
+        def open_session(applied: Applied) -> Session:
+            return Session(stores, applied, SystemClock(), os.urandom, applies=role == APPLIER)
+
+        session = open_session(get_applied(stores.catalog))
+        if role == APPLIER:
+            run_applier(session, open_session, stop, _ready, _say)
+        else:
+            run_committer(session, stop, _ready, _say)
     finally:
         stores.close()
 
 
-def _run_worker(
-    folder: Path, name: str, clock: SystemClock | FileClock, fd: int, *, needs_token: bool
-) -> None:
+def _run_worker(folder: Path, name: str, fd: int, *, needs_token: bool) -> None:
     import uvicorn
 
     from volano.runtime.processes.worker import Worker
     from volano.runtime.tokens import Tokens, list_tokens
     from volano.server.app import App
 
-    worker = Worker(folder, name, clock, os.urandom)
+    worker = Worker(folder, name, SystemClock(), os.urandom)
     config = worker.stores.config
     app = App(
         worker,
@@ -83,7 +90,18 @@ def _run_worker(
         most_behind_bytes=config.max_behind_mib << 20,
         say=lambda line: _say(f"{name}: {line}"),
     )
-    server = uvicorn.Server(
+
+    class Server(uvicorn.Server):
+        """Refuses for a moment what is new, then ends what is under way, then itself."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if app.is_stopping:
+                self.should_exit = True
+                return
+            app.stop()
+            Timer(STOPPING_S, lambda: setattr(self, "should_exit", True)).start()
+
+    server = Server(
         uvicorn.Config(
             app,
             http="httptools",
@@ -97,7 +115,7 @@ def _run_worker(
             timeout_graceful_shutdown=20,
         )
     )
-    _when_orphaned(lambda: setattr(server, "should_exit", True))
+    _when_orphaned(lambda: server.handle_exit(signal.SIGTERM, None))
     announced = Thread(target=_announce, args=(server,), daemon=True)
     announced.start()
     try:
@@ -134,8 +152,9 @@ def _ready() -> None:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a log on a full disk ends no process
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -145,7 +164,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", required=True)
     parser.add_argument("--fd", type=int, default=-1)
     parser.add_argument("--needs-token", action="store_true")
-    parser.add_argument("--clock", type=Path, help="a replay clock in place of the machine's")
     return parser.parse_args(arguments)
 
 

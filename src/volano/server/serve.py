@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
@@ -23,21 +24,13 @@ from volano.server.role import APPLIER, COMMITTER, WORKER
 
 
 def serve(
-    folder: Path,
-    host: str,
-    port: int,
-    *,
-    workers: int,
-    stop: Event,
-    say: Callable[[str], None],
-    replay: Path | None = None,
+    folder: Path, host: str, port: int, *, workers: int, stop: Event, say: Callable[[str], None]
 ) -> None:
     """Serve a project until `stop` is set, then drain: no request is cut off, everything accepted is committed.
 
     Args:
         port: 0 takes a free one; `say` hears which.
         workers: how many HTTP workers.
-        replay: the file of a `FileClock` that every process goes by, for a rehearsal; `say` hears of it.
 
     Raises:
         ConfigError: the address lies beyond loopback and the project has no token; or it is taken.
@@ -45,20 +38,16 @@ def serve(
         MissingExtraError: the extra `serve` is not installed.
     """
     _require_extra()
-    folder = folder.resolve()
+    folder, say = folder.resolve(), _tolerant(say)
     beats = Beats((folder / read_config(folder).data).resolve())
     with _alone(beats), _listen(host, port) as listener:
         _check(folder, host)
         beats.clear()
         address = _address(listener)
-        options = () if replay is None else ("--clock", str(replay.resolve()))
-        commands = _commands(folder, listener, workers, options, needs_token=not _is_loopback(host))
-        supervisor = Supervisor(commands, say)
+        supervisor = Supervisor(_commands(folder, listener, workers, needs_token=not _is_loopback(host)), say)
         try:
             supervisor.start(stop)
             beats.write(Beat("supervisor", os.getpid(), SystemClock().now(), address=address))
-            if replay is not None:
-                say(f"a rehearsal: time stands in {replay}")
             say(f"serving at {address}")
             supervisor.watch(stop)
             say("stopping: requests under way end, then everything accepted is applied and committed")
@@ -68,9 +57,7 @@ def serve(
             beats.clear()
 
 
-def _commands(
-    folder: Path, listener: socket.socket, workers: int, options: tuple[str, ...], *, needs_token: bool
-) -> list[Command]:
+def _commands(folder: Path, listener: socket.socket, workers: int, *, needs_token: bool) -> list[Command]:
     def argv(role: str, name: str, *more: str) -> tuple[str, ...]:
         return (
             sys.executable,
@@ -81,7 +68,6 @@ def _commands(
             str(folder),
             "--name",
             name,
-            *options,
             *more,
         )
 
@@ -100,6 +86,16 @@ def _commands(
             for n in range(workers)
         ),
     ]
+
+
+def _tolerant(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Says what can be said: a log on a full disk ends no server."""
+
+    def tolerant(line: str) -> None:
+        with suppress(OSError):
+            say(line)
+
+    return tolerant
 
 
 def _alone(beats: Beats) -> FolderLock:

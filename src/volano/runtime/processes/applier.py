@@ -1,19 +1,27 @@
-"""The applier as a process: applies the journal until it is told to stop, then what is left of it."""
+"""The applier as a process: applies the journal until it is told to stop, then what is left of it.
+
+When other definitions are put in force it takes their state over: it follows the apply log to its end there, then
+applies by the new definitions. The state before goes on following until every worker has left it.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
-from threading import Event
+from threading import Event, Thread
 from typing import Final
 
 from volano.collect.applier import Applier
 from volano.errors import StoreBusyError
 from volano.kernels.compiled import warm
+from volano.runtime.applied import Applied, applied_revision, find_applied
 from volano.runtime.processes.beats import Beat, Beats
 from volano.runtime.processes.collector import settle
+from volano.runtime.processes.disk import DiskTrouble
 from volano.runtime.session import Session
+from volano.values.instants import SECOND_US
 
 _REST_S: Final = 0.003
 """How long it rests when the journal is empty: the most that a fact waits to be seen."""
@@ -22,60 +30,155 @@ _PATIENCE_S: Final = 90.0
 """How long it waits at its start for another process to let go: a worker sees that it is wanted within a second, and
 ends the job under way first."""
 _LOOK_EVERY_S: Final = 0.1
+_GONE_US: Final = 3 * SECOND_US
+"""A worker that says nothing for so long is down; when it is back it begins with what is in force."""
+_LEAVING_US: Final = 60 * SECOND_US
+"""So long a state is kept up for workers that go on with it: what they could not load they may never load."""
+
+Open = Callable[[Applied], Session]
 
 
-def run_applier(session: Session, stop: Event, ready: Callable[[], None]) -> None:
+def run_applier(
+    session: Session,
+    open_session: Open,
+    stop: Event,
+    ready: Callable[[], None],
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
     """Apply until `stop` is set and the journal is empty.
 
     Args:
-        session: holds the apply log's lock and the online store's from here on.
+        session: over what was in force; holds the apply log's lock and the online store's from here on.
+        open_session: a session over what is in force later, with the same stores.
         ready: called once online state is whole.
+        say: hears of a disk that takes nothing, once, and when that is over.
     """
     warm()  # the first event must not wait for a compiler
-    applier = _open(session, stop)
-    beats = Beats(session.stores.data)
-    clock = session.clock
-    beaten_at = noted_at = 0
-    noted_every_us = session.stores.config.commit_every_us
-    applied = True
+    work = _Work(session, open_session, stop)
+    work.beat()
+    settle()
+    ready()
+    disk = DiskTrouble("applier", stop, say)
+    while True:
+        if not disk.tried(work.turn) or work.has_applied:
+            continue
+        if stop.is_set():
+            work.session.note_failing()
+            work.beat()
+            return
+        stop.wait(_REST_S)
 
-    def beat() -> None:
-        last = session.stores.apply_log.last()
-        beats.write(
+
+class _Work:
+    """What is applied to, and by which definitions: the ones in force, and those that some worker still serves by."""
+
+    def __init__(self, session: Session, open_session: Open, stop: Event) -> None:
+        self.session = session
+        self._open_session = open_session
+        self._catalog = session.stores.catalog
+        self._beats = Beats(session.stores.data)
+        self._revision = _revision_of(session)
+        self._applier = _open(session, stop)
+        self._left: Applier | None = None
+        self._left_state = ""
+        self._left_at = 0
+        self._noted_every_us = session.stores.config.commit_every_us
+        self._looked_at = self._noted_at = 0
+        self.has_applied = True
+        """Whether the last turn found something to apply."""
+
+    def turn(self) -> None:
+        """Apply what waits, and now and then see to the rest."""
+        now = self.session.clock.elapsed_ns() // 1_000
+        if now - self._looked_at >= _BEAT_US:
+            self._look()
+            if not self.has_applied:
+                self._say_visible()
+            self.beat()
+            self._looked_at = now
+        if now - self._noted_at >= self._noted_every_us:
+            self.session.note_failing()
+            self._noted_at = now
+        self.has_applied = self._applier.step() > 0
+        if self.has_applied and self._left is not None:
+            self._left.recover()
+
+    def _look(self) -> None:
+        """Do what others ask for: put new definitions in force, leave old state, prune."""
+        if applied_revision(self._catalog) != self._revision:
+            self._take_over()
+        if self._left is not None and self._is_left():
+            self._drop()
+        asked = self._beats.take_prune_request()
+        if asked is not None:
+            self._beats.answer_prune(asked, self._applier.prune(asked))
+
+    def _say_visible(self) -> None:
+        """At rest: everything accepted is visible."""
+        stamp = self._applier.beat()
+        if self._left is not None:
+            self._left.beat(stamp)
+
+    def beat(self) -> None:
+        """Say how far it is."""
+        applier, stores = self._applier, self.session.stores
+        last = stores.apply_log.last()
+        self._beats.write(
             Beat(
                 "applier",
                 os.getpid(),
-                clock.now(),
+                self.session.clock.now(),
                 behind_bytes=applier.behind(),
                 stamp=applier.last_stamp,
                 sequence=0 if last is None else last.sequence,
+                revision=self._revision,
             )
         )
 
-    beat()
-    settle()
-    ready()
-    while True:
-        now = clock.elapsed_ns() // 1_000
-        if now - beaten_at >= _BEAT_US:
-            if not applied:
-                applier.beat()
-            beat()
-            beaten_at = now
-            asked = beats.take_prune_request()
-            if asked is not None:
-                beats.answer_prune(asked, applier.prune(asked))
-        if now - noted_at >= noted_every_us:
-            session.note_failing()
-            noted_at = now
-        applied = applier.step() > 0
-        if applied:
-            continue
-        if stop.is_set():
-            session.note_failing()
-            beat()
-            return
-        stop.wait(_REST_S)
+    def _take_over(self) -> None:
+        """Go on with what is in force now: its state follows the log to the end, then this process applies by it."""
+        applied, revision = find_applied(self._catalog)
+        assert applied is not None
+        self.session.note_failing()
+        if self._left is not None:
+            self._drop()
+        before = self.session
+        session = self._open_session(applied)
+        applier = session.applier
+        if applied.state != before.applied.state:
+            self._left, self._left_state = self._applier, before.applied.state
+            self._left_at = before.clock.elapsed_ns() // 1_000
+            self._left.recover()
+        self.session, self._applier, self._revision = session, applier, revision
+
+    def _is_left(self) -> bool:
+        """Whether no worker that lives serves by the state before any more."""
+        now = self.session.clock.now()
+        waited_us = self.session.clock.elapsed_ns() // 1_000 - self._left_at
+        behind = [
+            beat
+            for beat in self._beats.all()
+            if beat.role.startswith("worker") and beat.revision < self._revision and now - beat.at < _GONE_US
+        ]
+        return waited_us > _LEAVING_US or (waited_us > _BEAT_US and not behind)
+
+    def _drop(self) -> None:
+        """Remove the state before. Aside: to close it writes what the disk has not seen, which may take a while."""
+        stores, state = self.session.stores, self._left_state
+        store = stores.take_online(state)
+
+        def remove() -> None:
+            store.close()
+            shutil.rmtree(stores.data / "online" / state, ignore_errors=True)
+
+        self._left = None
+        Thread(target=remove, name="remove").start()
+
+
+def _revision_of(session: Session) -> int:
+    """The revision of what a session was opened over; 0 when it was replaced meanwhile: it is looked at again."""
+    applied, revision = find_applied(session.stores.catalog)
+    return revision if applied == session.applied else 0
 
 
 def _open(session: Session, stop: Event) -> Applier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ class Beat(msgspec.Struct, frozen=True):
         behind_bytes: how much of the journal waits, as an applier sees it.
         stamp: the newest stamp that is visible (applier).
         sequence: the newest batch applied (applier) or committed (committer).
+        revision: which of the applied definitions it works with (applier, workers).
         address: where it listens (supervisor).
     """
 
@@ -32,6 +34,7 @@ class Beat(msgspec.Struct, frozen=True):
     stamp: Instant = 0
     sequence: int = 0
     address: str = ""
+    revision: int = 0
 
 
 class Beats:
@@ -53,11 +56,12 @@ class Beats:
         self._pruned = self._folder / "pruned"
 
     def write(self, beat: Beat) -> None:
-        """Replace the role's beat."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Replace the role's beat. One that the disk does not take is left out: the next one follows."""
         fresh = self._folder / f".{beat.role}.{os.getpid()}"
-        fresh.write_bytes(msgspec.json.encode(beat))
-        fresh.replace(self._folder / f"{beat.role}.json")
+        with suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            fresh.write_bytes(msgspec.json.encode(beat))
+            fresh.replace(self._folder / f"{beat.role}.json")
 
     def read(self, role: str) -> Beat | None:
         """The newest beat of a role; None when it never ran, or was cleared."""
@@ -87,7 +91,7 @@ class Beats:
         """Whether somebody asked since the last call."""
         try:
             self._request.unlink()
-        except FileNotFoundError:
+        except OSError:  # nobody did; or the disk takes no change
             return False
         return True
 

@@ -67,6 +67,23 @@ class Beside:
         self._await_commit(self._sequence)
         return self._settled()
 
+    def await_stamp(self, stamp: Instant) -> None:
+        """Return when every stamp that the server gives from now on is later than this one.
+
+        Raises:
+            StoreBusyError: see `settle`; also when the clock was put back, and the server's lies before the stamp.
+        """
+        waiting = _Patience(self._patience_s)
+        while self._visible() < stamp:
+            self._wait(waiting, "applier")
+
+    def _visible(self) -> Instant:
+        with (
+            self._stores.online_reader(get_applied(self._stores.catalog).state) as online,
+            online.snapshot() as snapshot,
+        ):
+            return snapshot.stamp
+
     def prune(self, at: Instant) -> int:
         """Have the applier drop the chunks that no window at an instant reaches; returns how many."""
         self._beats.ask_prune(at)

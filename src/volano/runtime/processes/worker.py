@@ -7,6 +7,7 @@ Observations and decisions go to different segments: a decision does not wait fo
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,26 +16,22 @@ from typing import Any, Final
 
 from volano.collect.door import Door
 from volano.decide.decider import Decider
-from volano.decide.elsewhere import ElsewhereReader
 from volano.errors import problem_of
 from volano.kernels.compiled import warm
 from volano.protocols.clock import Clock
 from volano.protocols.journal import JournalWriter
 from volano.records.journal import DecisionMade, encode_record
 from volano.records.receipt import Receipt
-from volano.runtime.answers import Answers
-from volano.runtime.applied import get_applied
-from volano.runtime.bundle_shelf import BundleShelf
+from volano.runtime.applied import Applied, applied_revision, find_applied, get_applied
 from volano.runtime.config import read_config
-from volano.runtime.definitions import Definitions
-from volano.runtime.logged import find_logged
-from volano.runtime.processes.beats import Beats
+from volano.runtime.processes.beats import Beat, Beats
+from volano.runtime.processes.desk import FIRST_RETRY_S, LAST_RETRY_S, Desk
 from volano.runtime.processes.fates import Fates
 from volano.runtime.receipts import find_receipt
-from volano.runtime.serving import ServingLoader, find_release
 from volano.runtime.stores import Stores
 
 _LOOK_EVERY_S: Final = 0.2
+_LEAVING_S: Final = 30.0
 
 
 class Worker:
@@ -50,62 +47,38 @@ class Worker:
         self._clock = clock
         self._entropy = entropy
         self.stores = Stores(folder, read_config(folder), reads_online=True)
-        self.applied = get_applied(self.stores.catalog)
+        get_applied(self.stores.catalog)
         self.observed: JournalWriter = self.stores.journal_writer(f"{name}_observed")
         self.decided: JournalWriter = self.stores.journal_writer(f"{name}_decided")
         self.beats = Beats(self.stores.data)
-        self._definitions = Definitions(self.stores, self.applied)
-        self._loader = ServingLoader(
-            self.stores, self.applied, BundleShelf(self.stores.artifacts), self._definitions
-        )
-        self._served = {name: self._release_id(name) for name in self.applied.project.decisions}
         self._behind_bytes = 0
         self._accepted_since = 0
         self._asking = Lock()
-        self._elsewhere: dict[str, ElsewhereReader] = {}
+        self._left: list[tuple[str, float]] = []
+        self._take_over_at = self._pause_s = 0.0
+        self._problem = ""
 
     @cached_property
+    def _desk(self) -> Desk:
+        return self._make_desk(None)
+
+    @property
+    def applied(self) -> Applied:
+        """What is in force here."""
+        return self._desk.applied
+
+    @property
     def door(self) -> Door:
-        return Door(
-            self.applied.project,
-            self.observed,
-            self._clock,
-            self._entropy,
-            future_tolerance_us=self.stores.config.future_tolerance_us,
-        )
+        return self._desk.door
 
-    @cached_property
-    def _log(self) -> Door:
-        return Door(self.applied.project, self.decided, self._clock, self._entropy)
-
-    @cached_property
+    @property
     def decider(self) -> Decider:
-        answers = Answers(
-            self.applied.project.namespace,
-            self.stores.online(self.applied.state),
-            self.stores.journal_reader,
-            lambda decision, decision_id: find_logged(
-                self.stores.lake, self._definitions, decision, decision_id
-            ),
-        )
-
-        def log(made: DecisionMade) -> None:
-            answers.remember(made, self._log.log([made])[0])
-
-        return Decider(
-            [self._loader.load(name) for name in self.applied.project.decisions],
-            clock=self._clock,
-            stopwatch=self._clock.elapsed_ns,
-            entropy=lambda: self._entropy(8),
-            log=log,
-            find=answers.find,
-        )
+        return self._desk.decider
 
     def warm_up(self) -> None:
         """Load and verify everything that a request needs."""
         warm()
-        self.decider  # noqa: B018 - loads and verifies the models
-        self.door  # noqa: B018 - compiles the schemas
+        self._beat(self._desk)  # loads and verifies the models, compiles the schemas
 
     def decide(
         self, name: str, request: Mapping[str, Any] | bytes, *, decision_id: str | None = None
@@ -115,15 +88,7 @@ class Worker:
 
     def log_elsewhere(self, name: str, logged: bytes) -> tuple[str, bytes]:
         """The id of a decision made elsewhere, and the record to journal; see `ElsewhereReader.read`."""
-        reader = self._elsewhere.get(name)
-        if reader is None:
-            reader = self._elsewhere[name] = ElsewhereReader(
-                self.applied.project,
-                name,
-                bundle=self.applied.bundle,
-                future_tolerance_us=self.stores.config.future_tolerance_us,
-            )
-        made = reader.read(logged, now=self._clock.now())
+        made = self._desk.reader_of(name).read(logged, now=self._clock.now())
         return made.decision_id, encode_record(made)
 
     @cached_property
@@ -145,11 +110,15 @@ class Worker:
         """How much of the journal waits for the applier, about: its last word and what was accepted here since."""
         return self._behind_bytes + self._accepted_since
 
+    def recall(self, name: str, decision_id: str) -> None:
+        """Read the answer to an id that `decide` could not wait for (`InLakeError`); then decide again."""
+        self._desk.answers.fetch(name, decision_id)
+
     def watch(self, stop: Event, say: Callable[[str], None], also: Callable[[], None]) -> None:
         """Follow the ledger and the applier until `stop` is set; runs in a thread of its own.
 
-        A release is in force within a fraction of a second, for the requests that begin after it. One that cannot
-        be loaded leaves in force what was; `say` hears why, once.
+        A release, or other definitions, are in force within a fraction of a second, for the requests that begin after
+        it. What cannot be loaded leaves in force what was; `say` hears why, once.
 
         Args:
             also: called at every look.
@@ -157,49 +126,92 @@ class Worker:
         beaten_at = 0
         said: set[str] = set()
         while not stop.wait(_LOOK_EVERY_S):
+            applier = self.beats.read("applier")
+            if applier is not None and applier.at != beaten_at:
+                beaten_at, self._behind_bytes, self._accepted_since = applier.at, applier.behind_bytes, 0
             try:
-                beat = self.beats.read("applier")
-                if beat is not None and beat.at != beaten_at:
-                    beaten_at, self._behind_bytes, self._accepted_since = beat.at, beat.behind_bytes, 0
                 also()
-                problems = self.follow_releases()
+                problems = self.follow(applier)
             except Exception as error:  # whatever went wrong, the next look may find it mended
-                problems = [str(error)]
+                problems = [problem_of(error)]
             for problem in problems:
                 if problem not in said:
                     say(f"what changed could not be put in force: {problem}")
             said = set(problems)
 
-    def follow_releases(self) -> list[str]:
-        """Put in force what the ledger says since the last look; what cannot be loaded changes nothing.
+    def follow(self, applier: Beat | None) -> list[str]:
+        """Put in force what is new since the last look; what cannot be loaded changes nothing.
+
+        Args:
+            applier: its newest beat. Definitions are followed once it applies by them: what comes in under new ones
+                must not be applied by old ones.
 
         Returns:
             Why, a line for each decision that goes on with what it had.
         """
-        problems = []
-        for decision, served in self._served.items():
-            release = find_release(self.stores.catalog, decision)
-            if release is None or release.release_id == served:
-                continue
-            try:
-                serving = self._loader.prepare(decision, release)
-            except Exception as error:  # whatever it is, what serves goes on, and the other decisions too
-                problems.append(
-                    f"release {release.release_id} of {decision}, "
-                    f"which goes on with {served or 'its fallback'}: {problem_of(error)}"
-                )
-                continue
-            self.decider.serve(serving)
-            self._served[decision] = release.release_id
+        desk = self._desk
+        # First the releases: one that needs other definitions is written after those are in force.
+        heads = desk.heads()
+        if applied_revision(self.stores.catalog) == desk.revision:
+            problems = desk.follow(heads)
+        elif applier is not None and applier.revision > desk.revision:
+            desk, problems = self._take_over(desk)
+        else:
+            problems = []
+        self._beat(desk)
+        self._let_go()
         return problems
+
+    def _take_over(self, before: Desk) -> tuple[Desk, list[str]]:
+        """Put the definitions in force here; where that fails, go on, and try again after a pause."""
+        now = time.monotonic()
+        if now < self._take_over_at:
+            return before, [self._problem]
+        try:
+            desk = self._make_desk(before)
+            problems = desk.follow(desk.heads())
+        except Exception as error:
+            self._pause_s = min(max(self._pause_s * 2, FIRST_RETRY_S), LAST_RETRY_S)
+            self._take_over_at = now + self._pause_s
+            self._problem = f"the definitions in force: {problem_of(error)}"
+            return before, [self._problem]
+        self._left.append((before.applied.state, now))
+        self.__dict__["_desk"] = desk
+        self._pause_s = 0.0
+        return desk, problems
+
+    def _make_desk(self, before: Desk | None) -> Desk:
+        """A desk over what is in force, all of it loaded."""
+        while True:
+            applied, revision = find_applied(self.stores.catalog)
+            assert applied is not None
+            desk = Desk(
+                self.stores,
+                applied,
+                revision,
+                self._clock,
+                self._entropy,
+                observed=self.observed,
+                decided=self.decided,
+                before=before,
+            )
+            # What was in force when it was opened may be removed by now, and its place be empty.
+            if before is not None or applied_revision(self.stores.catalog) == revision:
+                return desk
+
+    def _beat(self, desk: Desk) -> None:
+        self.beats.write(Beat(self.name, os.getpid(), self._clock.now(), revision=desk.revision))
+
+    def _let_go(self) -> None:
+        """Close the state that was left; a moment later, for requests that began before read it still."""
+        while self._left and time.monotonic() - self._left[0][1] > _LEAVING_S:
+            state, _ = self._left.pop(0)
+            if state != self.applied.state and state not in [left for left, _ in self._left]:
+                self.stores.take_online(state).close()
 
     def close(self) -> None:
         """Sync and release everything."""
         self.stores.close()
-
-    def _release_id(self, decision: str) -> str:
-        release = find_release(self.stores.catalog, decision)
-        return "" if release is None else release.release_id
 
 
 def random_bytes(n: int) -> bytes:
