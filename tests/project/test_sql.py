@@ -21,7 +21,7 @@ from tests.runtime.test_beside import AT_WORK
 from tests.runtime.test_refreshing import NAMES, Shop
 from volano.cli.init import write_template
 from volano.cli.main import app
-from volano.errors import AuthorCodeError, UnknownNameError
+from volano.errors import AuthorCodeError, StoreError, UnknownNameError
 from volano.organize.facts import standing
 from volano.project import Project
 from volano.runtime.clock import ReplayClock
@@ -192,8 +192,16 @@ def test_authors_tables_are_asked_in_place(tmp_path: Path) -> None:
         assert project.sql("SELECT count(*) AS n FROM source.label")["n"].to_pylist() == [2]
         pq.write_table(table.slice(0, 1), tmp_path / "prices.parquet")
         assert project.sql("FROM prices").num_rows == 1
-        (tmp_path / "stock" / "_delta_log" / f"{0:020d}.json").unlink()
-        assert project.sql("SELECT 1 AS one").num_rows == 1  # what is not asked for is not looked at
+        # What is gone is told to whoever asks for it, and to nobody else.
+        (tmp_path / "prices.parquet").unlink()
+        assert project.sql("SELECT 'prices' AS prices, count(*) AS n FROM fact_prices")["n"].to_pylist() == [
+            2
+        ]
+        assert "prices" not in project.sql("SHOW TABLES")["name"].to_pylist()
+        assert next(each for each in project.describe_lake() if each.name == "prices").columns == ()
+        for name in ("prices", "source.prices"):
+            with pytest.raises(StoreError, match="does not exist"):
+                project.sql(f"FROM {name}")
 
 
 def test_a_table_that_does_not_exist_is_told_with_those_that_do(flights: World) -> None:
@@ -261,6 +269,12 @@ def test_the_verb_shows_a_table_and_writes_json_csv_and_parquet(tmp_path: Path) 
     done = run("--file", str(tmp_path / "query.sql"), "--parquet", str(tmp_path / "found.parquet"))
     assert done.exit_code == 0 and done.stdout == ""
     assert pq.read_table(tmp_path / "found.parquet")["decision_id"].to_pylist()[-1] == "d-59"
+    odd = "SELECT 1 AS n, 2 AS n, 1::HUGEINT h, DATE '2026-01-01' d, INTERVAL 1 DAY i, uuid() u, 1.50::DECIMAL(9,2) x, "
+    odd += "[1, 2] l, {'a': 1} s, MAP {'k': 1} m, 'b'::BLOB b, TIME '10:00' t, 1e308 * 10 AS inf, NULL AS nothing"
+    for form in ([], ["--json"], ["--csv"], ["--parquet", str(tmp_path / "odd.parquet")]):
+        done = run(odd, *form)
+        assert done.exit_code == 0, done.output
+    assert json.loads(run(odd, "--json").stdout)[0]["n_1"] == 2
     for call in ([], [query, "--json", "--csv"], ["SELECT * FROM nowhere"], ["SELEC 1"]):
         assert run(*call).exit_code == 2
 

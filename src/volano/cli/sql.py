@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -93,21 +94,32 @@ def _print_csv(found: pa.Table) -> None:
     import pyarrow as pa
     import pyarrow.csv
 
-    plain = found
-    for at, field in enumerate(found.schema):
-        if pa.types.is_nested(field.type):  # CSV has no lists: they are written as people read them
-            texts = [None if value is None else str(value) for value in found.column(at).to_pylist()]
-            plain = plain.set_column(at, field.name, pa.array(texts, pa.string()))
+    def is_plain(kind: pa.DataType) -> bool:
+        tests = (pa.types.is_primitive, pa.types.is_string, pa.types.is_large_string, pa.types.is_decimal)
+        return any(test(kind) for test in (*tests, pa.types.is_null)) and not pa.types.is_interval(kind)
+
     sink = pa.BufferOutputStream()
-    pyarrow.csv.write_csv(plain, sink)
+    pyarrow.csv.write_csv(_as_text(found, lambda kind: not is_plain(kind)), sink)
     typer.echo(sink.getvalue().to_pybytes(), nl=False)
 
 
+def _as_text(found: pa.Table, has_no_form: Callable[[pa.DataType], bool]) -> pa.Table:
+    """Columns of some types as people read them: lists and maps in CSV, intervals in Parquet."""
+    import pyarrow as pa
+
+    for at, field in enumerate(found.schema):
+        if has_no_form(field.type):
+            texts = [None if value is None else str(value) for value in found.column(at).to_pylist()]
+            found = found.set_column(at, field.name, pa.array(texts, pa.string()))
+    return found
+
+
 def _write_parquet(found: pa.Table, path: Path) -> None:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        pq.write_table(found, path, compression="zstd")
+        pq.write_table(_as_text(found, pa.types.is_interval), path, compression="zstd")
     except OSError as error:
         raise ConfigError(
             f"The file cannot be written: {error}.", where=str(path), mend="name a place that can be written"

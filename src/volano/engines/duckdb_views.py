@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from volano.errors import AuthorCodeError, UnknownNameError
+from volano.errors import AuthorCodeError, StoreError, UnknownNameError
 
 View = tuple[str, str, str]
 """Schema, name and SELECT."""
@@ -57,17 +57,45 @@ def ask_views(
                 connection.register(name, relation)
             for schema in dict.fromkeys(schema for schema, _, _ in views):
                 connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-            for schema, name, select in views:
-                quoted = name.replace('"', '""')
-                connection.execute(f'CREATE VIEW "{schema}"."{quoted}" AS {select}')
+            for view in views:
+                _create(connection, view)
             try:
                 _require_one_select(sql)
                 found = connection.sql(sql)
                 if limit is not None:
                     found = found.limit(limit)
-                return _whole_numbers(found.to_arrow_table())
+                return _distinct_names(_whole_numbers(found.to_arrow_table()))
             except duckdb.Error as error:
                 raise _refusal(error, sql, known) from error
+
+
+def _create(connection: duckdb.DuckDBPyConnection, view: View) -> None:
+    schema, name, select = view
+    quoted = name.replace('"', '""')
+    try:
+        connection.execute(f'CREATE VIEW "{schema}"."{quoted}" AS {select}')
+    except duckdb.Error as error:
+        raise StoreError(
+            f"The view {schema}.{name} cannot be made: {error}",
+            where="the tables that it reads",
+            mend="look whether an author's table still has the columns that its event declares",
+        ) from error
+
+
+def _distinct_names(table: pa.Table) -> pa.Table:
+    """No two columns of one name: JSON and Parquet have none.
+
+    >>> _distinct_names(pa.table([[1], [2], [3]], names=["n", "n", "m"])).column_names
+    ['n', 'n_1', 'm']
+    """
+    names: list[str] = []
+    for name in table.column_names:
+        found, n = name, 0
+        while found in names:
+            n += 1
+            found = f"{name}_{n}"
+        names.append(found)
+    return table.rename_columns(names)
 
 
 def _whole_numbers(table: pa.Table) -> pa.Table:
@@ -92,7 +120,7 @@ def _refusal(error: duckdb.Error, sql: str, known: Sequence[str]) -> UnknownName
     if isinstance(error, duckdb.CatalogException | duckdb.BinderException) and (
         found := _MISSING.search(said)
     ):
-        name = found[1] or found[2]
+        name = (found[1] or found[2]).strip('"')
         near = difflib.get_close_matches(name, known, n=_N_NEAR)
         listed = ", ".join(known) or "none: nothing is applied and committed yet"
         hint = f"did you mean {' or '.join(near)}? there are: {listed}" if near else f"there are: {listed}"

@@ -9,10 +9,11 @@ import pyarrow as pa
 
 from volano.collect.receipts import committed_until
 from volano.collect.tables import lake_tables
+from volano.errors import StoreError, UnknownNameError
 from volano.organize.fact_views import tabled_sql
 from volano.organize.facts import facts_of_table
 from volano.organize.lake_views import lake_views, needed_views
-from volano.organize.view_sql import IN_PLACE, STORED, TABLED, LakeContents, LakeView
+from volano.organize.view_sql import IN_PLACE, MAIN, STORED, TABLED, LakeContents, LakeView, ref
 from volano.runtime.session import Session
 from volano.values.instants import Instant
 
@@ -81,48 +82,79 @@ def ask_snapshot(
     session: Session, snapshot: LakeSnapshot, views: Sequence[LakeView], sql: str, *, limit: int | None = None
 ) -> pa.Table:
     """The result of one SELECT over the views of a snapshot; see `ask`."""
-    needed = needed_views(views, sql)
-    relations, made = _relations(session, snapshot, needed)
-    listed = [(view.schema, view.name, view.sql) for view in needed]
+    found = _bring(session, snapshot, needed_views(views, sql))
+    listed = [(view.schema, view.name, view.sql) for view in found.views]
     aliases = [
-        ("main", view.bare, f'SELECT * FROM "{view.schema}"."{view.name}"')
-        for view in needed
-        if view.bare and view.schema != "main"
+        (MAIN, view.bare, f"SELECT * FROM {ref(*view.qualified)}")
+        for view in found.views
+        if view.bare and view.schema != MAIN
     ]
     known = sorted(view.shown for view in views)
-    return session.stores.sql.ask(sql, relations, [*made, *listed, *aliases], known=known, limit=limit)
+    try:
+        return session.stores.sql.ask(
+            sql, found.relations, [*found.rows, *listed, *aliases], known=known, limit=limit
+        )
+    except UnknownNameError as error:
+        for name, why in found.unreadable.items():
+            if f"{name!r}" in error.what:
+                raise why from error
+        raise
 
 
-def _relations(
-    session: Session, snapshot: LakeSnapshot, needed: Sequence[LakeView]
-) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
-    """What views read that are no views: tables and datasets by name, and SQL over them."""
-    stores, project = session.stores, session.applied.project
-    relations: dict[str, Any] = {}
-    made: list[tuple[str, str, str]] = []
+class _Brought(NamedTuple):
+    """What a query reads.
 
-    def bring(source: str) -> None:
-        name = IN_PLACE + source
-        if name not in relations:
-            declared, handover = project.source(source), session.applied.handovers.get(source)
-            address = (handover.table if handover is not None else "") or declared.table
-            relations[name] = stores.sql.scan(address or "")
+    Args:
+        relations: tables and datasets, by name.
+        rows: views over them that are no views of people: schema, name and SQL.
+        views: those that can be made.
+        unreadable: why the others cannot, by their names: the words of a query may mean more than it reads.
+    """
 
-    for name in dict.fromkeys(name for view in needed for schema, name in view.reads if not schema):
-        if name.startswith(STORED):
-            table = name.removeprefix(STORED)
-            relations[name] = stores.lake.dataset(table, version=snapshot.versions[table])
-        elif name.startswith(IN_PLACE):
-            bring(name.removeprefix(IN_PLACE))
-        elif name.startswith(TABLED):
-            source, handover = project.source(name.removeprefix(TABLED)), None
-            handover = session.applied.handovers.get(source.name)
-            bring(source.name)
-            scanned = relations[IN_PLACE + source.name]
-            sql = tabled_sql(source, handover, scanned.schema.names)
-            if sql is None:
-                address = (handover.table if handover is not None else "") or source.table or ""
-                relations[name] = facts_of_table(source, stores.sql.read_table(address), handover, address)
-            else:
-                made.append(("main", name, sql))
-    return relations, made
+    relations: dict[str, Any]
+    rows: list[tuple[str, str, str]]
+    views: list[LakeView]
+    unreadable: dict[str, StoreError]
+
+
+def _bring(session: Session, snapshot: LakeSnapshot, needed: Sequence[LakeView]) -> _Brought:
+    found = _Brought({}, [], [], {})
+    missing: dict[tuple[str, str], StoreError] = {}
+    for view in needed:
+        why: StoreError | None = None
+        for schema, name in view.reads:
+            if not schema and ("", name) not in missing:
+                try:
+                    _bring_relation(session, snapshot, name, found)
+                except StoreError as error:
+                    missing["", name] = error
+            why = why or missing.get((schema, name))
+        if why is None:
+            found.views.append(view)
+        else:
+            missing[view.qualified] = why
+            found.unreadable.update(dict.fromkeys((view.name, view.shown, ".".join(view.qualified)), why))
+    return found
+
+
+def _bring_relation(session: Session, snapshot: LakeSnapshot, name: str, found: _Brought) -> None:
+    """A relation that a view reads: of the lake, of an author's table in place, or of its rows as facts."""
+    stores, relations = session.stores, found.relations
+    if name in relations:
+        return
+    if name.startswith(STORED):
+        table = name.removeprefix(STORED)
+        relations[name] = stores.lake.dataset(table, version=snapshot.versions[table])
+        return
+    source = session.applied.project.source(name.removeprefix(IN_PLACE).removeprefix(TABLED))
+    handover = session.applied.handovers.get(source.name)
+    address = (handover.table if handover is not None else "") or source.table or ""
+    in_place = IN_PLACE + source.name
+    if in_place not in relations:
+        relations[in_place] = stores.sql.scan(address)
+    if name.startswith(TABLED) and all(name != made for _, made, _ in found.rows):
+        sql = tabled_sql(source, handover, relations[in_place].schema.names)
+        if sql is None:
+            relations[name] = facts_of_table(source, stores.sql.read_table(address), handover, address)
+        else:
+            found.rows.append((MAIN, name, sql))

@@ -313,10 +313,11 @@ class DeltaLake:
                 view = self._view(table, None)
                 log = delta_vacuum.read_log(path)
                 readable = [each for each in pinned if each in log.entries and each <= view.version]
-                needed = delta_vacuum.removed_since(path, log, cutoff)
+                needed: set[str] = set()
                 for each in (view, *(self._view(table, version) for version in readable)):
-                    needed.update(each.files.column("path").to_pylist())
-            files = delta_vacuum.unneeded_files(path, {unquote(name) for name in needed}, cutoff)
+                    needed.update(map(unquote, each.files.column("path").to_pylist()))
+                removed = delta_vacuum.removed_files(path, log, cutoff)
+            files = delta_vacuum.unneeded_files(path, needed, removed, cutoff)
             entries = delta_vacuum.unneeded_log(path, log, readable, cutoff)
             for gone in () if dry_run else (*(file for file, _ in files), *entries):
                 gone.unlink(missing_ok=True)

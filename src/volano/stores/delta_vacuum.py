@@ -7,12 +7,14 @@ a writer that slept through it finds the entry before its own gone, and reads th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 
@@ -21,6 +23,7 @@ from volano.stores.delta_log import log_folder
 _ENTRY: Final = re.compile(r"(\d{20})\.json")
 _CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint(?:\.\d{10}\.\d{10})?\.parquet")
 _DRAFT: Final = re.compile(r"\.\d{20}\.[0-9a-f]{16}\.tmp")
+_UNDER_WAY_S: Final = 86_400.0
 
 
 class _Remove(msgspec.Struct):
@@ -59,30 +62,51 @@ def read_log(table: Path) -> Log:
     return log
 
 
-def removed_since(table: Path, log: Log, cutoff: float) -> set[str]:
-    """Paths of the files that versions since an instant took out: readers of the versions before may be at them."""
+class Removed(NamedTuple):
+    """Paths that entries of the log took out of the table, as far back as it goes; and those since an instant.
+
+    Readers of the versions before may be at the latter.
+    """
+
+    ever: set[str]
+    lately: set[str]
+
+
+def removed_files(table: Path, log: Log, cutoff: float) -> Removed:
+    """What the log says was taken out."""
     decoder = msgspec.json.Decoder(_Action)
-    removed = set()
+    removed = Removed(set(), set())
     for version, written in log.entries.items():
-        if written >= cutoff:
-            for line in (log_folder(table) / f"{version:020d}.json").read_bytes().splitlines():
+        entry = log_folder(table) / f"{version:020d}.json"
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # somebody else vacuums too: it is older than all that counts
+            for line in entry.read_bytes().splitlines():
                 action = decoder.decode(line)
                 if action.remove is not None:
-                    removed.add(action.remove.path)
+                    path = unquote(action.remove.path)
+                    removed.ever.add(path)
+                    if written >= cutoff:
+                        removed.lately.add(path)
     return removed
 
 
-def unneeded_files(table: Path, needed: Collection[str], cutoff: float) -> list[tuple[Path, int]]:
-    """Data files, with their bytes, that no path in `needed` names and that were written before an instant.
+def unneeded_files(
+    table: Path, needed: Collection[str], removed: Removed, cutoff: float
+) -> list[tuple[Path, int]]:
+    """Data files, with their bytes, that no version that counts names.
 
-    A younger one may belong to a commit that is under way.
+    One that the log does not speak of may belong to a commit that is under way, which may write for long: it goes only
+    when it is a day old.
     """
     found = []
     for path in _data_files(table):
-        if str(path.relative_to(table)) not in needed:
-            state = path.stat()
-            if state.st_mtime < cutoff:
-                found.append((path, state.st_size))
+        name = str(path.relative_to(table))
+        if name in needed or name in removed.lately:
+            continue
+        state = path.stat()
+        if state.st_mtime < (cutoff if name in removed.ever else min(cutoff, time.time() - _UNDER_WAY_S)):
+            found.append((path, state.st_size))
     return found
 
 
