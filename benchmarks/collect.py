@@ -65,7 +65,7 @@ from volano.stores.segments import SegmentReader
 
 HERE = Path(__file__).resolve().parent
 FACTS, DECISION = "fact_orders", "get_return_risk"
-BEHIND_MIB = 24
+BEHIND_MIB = 12
 LOOK_S = 0.2
 BATCH, BATCH_CLIENTS = 500, 8
 ROUNDS = 20

@@ -67,9 +67,13 @@ class Project:
         """What it takes to put the definitions of the folder in force."""
         return self._work.plan()
 
-    def apply(self, reporter: Reporter | None = None) -> Applied:
-        """Carry out the plan; resumes where a crash left it."""
-        return self._work.apply(reporter)
+    def apply(self, reporter: Reporter | None = None, *, allow_breaking: bool = False) -> Applied:
+        """Carry out the plan; resumes where a crash left it.
+
+        Args:
+            allow_breaking: also a plan by which events that producers send today would be set aside (`Plan.breaks`).
+        """
+        return self._work.apply(reporter, allow_breaking=allow_breaking)
 
     def finish(self) -> None:
         """After an apply that was killed, when the plan is empty: do what it left undone; mostly nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -15,6 +16,7 @@ from volano.errors import RequestError, UnknownNameError
 from volano.plan.definitions import CompiledProject
 from volano.records.journal import EventReceived, Operation, decode_record
 from volano.records.receipt import ReceiptStatus
+from volano.values import json_floats
 from volano.values.instants import HOUR_US, MINUTE_US
 from volano.values.schema import DType, Field, Schema
 
@@ -56,7 +58,7 @@ def test_bytes_are_kept_as_they_were_sent(world):
         ({"pieces": 2**63}, "wrong_type", "pieces"),
         ({"pieces": None}, "wrong_type", "pieces"),
         ({"colour": "red"}, "unknown_field", "colour"),
-        ({"amount": float("nan")}, "not_finite", "amount"),
+        ({"amount": "nan"}, "wrong_type", "amount"),
         ({"sold_at": datetime(2026, 3, 1)}, "naive_timestamp", "sold_at"),
         ({"sold_at": 1_772_323_200}, "wrong_type", "sold_at"),
         ({"sold_at": datetime(2026, 3, 1, 0, 5, 1, tzinfo=UTC)}, "future_event_time", "sold_at"),
@@ -70,6 +72,25 @@ def test_what_does_not_fit_is_quarantined_with_the_field(world, change, code, fi
     assert receipts[1].problem is not None
     assert receipts[1].problem[:2] == (code, field)
     assert [record.problem for record in journaled(world)] == [None, receipts[1].problem, None]
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_travel_to_the_facts_and_into_state(world, value):
+    """A mapping says them as floats, JSON as texts; they are one payload, and no null."""
+    spelled = json_floats.encode(value)
+    event = sale("a", START, shop="corner", amount=value)
+    as_json = json_floats.encode({**event, "sold_at": "2026-03-01T00:00:00Z"})
+    assert spelled in as_json
+    receipts = [*world.door.accept("sales", [event]), *world.door.accept("sales", [as_json])]
+    assert [receipt.status for receipt in receipts] == ["pending", "pending"]
+    first, second = journaled(world)
+    assert first.payload_hash == second.payload_hash
+    world.applier.step()
+    world.committer.step()
+    last = world.apply_log.last()
+    assert [applied.status for applied in last.applied] == ["stored", "duplicate"]
+    (stored,) = world.lake.read("fact_sales")["amount"].to_pylist()
+    assert repr(stored) == repr(abs(value) if math.isnan(value) else value)
 
 
 def test_a_missing_field_is_named_and_an_absent_nullable_one_is_null(world):

@@ -120,7 +120,11 @@ def test_the_index_that_is_filled_from_the_lake_knows_what_was_resolved(world: W
     settle(world, True)
     world.door.resolve([resolution(receipt.receipt_id, Fate.DISCARDED)])
     settle(world, True)
-    filled = [key for entries in logged_entries(world.project, world.lake) for key in entries]
+    filled = [
+        key
+        for entries in logged_entries(world.project, world.lake, stamp=world.applier.last_stamp)
+        for key in entries
+    ]
     with world.online.snapshot() as snapshot:
         assert filled and all(value is not None for value in snapshot.get_many(filled))
 

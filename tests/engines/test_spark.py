@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from tests.engines.spark_windows import FEATURES, HOUR, windows
 
 from volano.kernels.arrays import NEVER
+from volano.stores.delta_lake import DeltaLake
+from volano.testing.conformance.lake import SCHEMA, facts
 
 ORIGIN = 1_700_000_000_000_000
 ROOT = Path(__file__).parents[2]
@@ -69,15 +73,11 @@ def bits(table: pa.Table, name: str) -> list[object]:
     return [word if valid else None for word, valid in zip(words, column.is_valid().to_pylist(), strict=True)]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(NO_JAVA, reason="Spark needs Java 17 or 21, and there is no `java` and no JAVA_HOME")
-def test_partitions_of_an_engine_give_the_bits_of_a_local_run(tmp_path):
-    random = np.random.default_rng(8)
-    pq.write_table(events(random, 6_000), tmp_path / "events.parquet")
-    pq.write_table(spine(random, 3_000), tmp_path / "spine.parquet")
+def run_module(*call: str) -> None:
+    """Run a module of ours, which starts Spark, in a process of its own."""
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "tests.engines.spark_windows", str(tmp_path)],
+        [sys.executable, "-m", *call],
         cwd=ROOT,
         env={
             **os.environ,
@@ -91,6 +91,15 @@ def test_partitions_of_an_engine_give_the_bits_of_a_local_run(tmp_path):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-4_000:]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_JAVA, reason="Spark needs Java 17 or 21, and there is no `java` and no JAVA_HOME")
+def test_partitions_of_an_engine_give_the_bits_of_a_local_run(tmp_path):
+    random = np.random.default_rng(8)
+    pq.write_table(events(random, 6_000), tmp_path / "events.parquet")
+    pq.write_table(spine(random, 3_000), tmp_path / "spine.parquet")
+    run_module("tests.engines.spark_windows", str(tmp_path))
     files = sorted((tmp_path / "found.parquet").glob("*.parquet"))
     found = pa.concat_tables([pq.read_table(file) for file in files]).sort_by("row")
     here = windows(pq.read_table(tmp_path / "events.parquet"), pq.read_table(tmp_path / "spine.parquet"))
@@ -98,3 +107,23 @@ def test_partitions_of_an_engine_give_the_bits_of_a_local_run(tmp_path):
     for feature in FEATURES:
         assert bits(found, feature.name) == bits(here, feature.name), feature.name
         assert here[feature.name].null_count < 2_980, feature.name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_JAVA, reason="Spark needs Java 17 or 21, and there is no `java` and no JAVA_HOME")
+def test_an_engine_reads_the_lake_by_its_list_of_files(tmp_path):
+    """Appended, widened, merged and appended again: Spark sees the rows that the lake has."""
+    lake = DeltaLake(tmp_path / "lake")
+    lake.create("fact", SCHEMA)
+    for n in range(9):
+        lake.append("fact", facts(n * 100, 100), writer="committer", sequence=n + 1)
+    lake.create("fact", pa.schema([("note", pa.string())]))
+    lake.compact("fact", cluster_by="event_time")
+    lake.append("fact", facts(900, 50), writer="committer", sequence=10)
+    run_module("tests.engines.spark_lake", str(tmp_path / "lake" / "fact"), str(tmp_path / "found.json"))
+    found = json.loads((tmp_path / "found.json").read_text())
+    rows = lake.read("fact")
+    times = rows["event_time"].cast(pa.int64())
+    assert (found["n"], found["ids"], found["notes"]) == (950, 950, 0)
+    assert (found["first"], found["last"]) == (pc.min(times).as_py(), pc.max(times).as_py())
+    assert found["total"] == pytest.approx(pc.sum(rows["value"]).as_py())

@@ -85,4 +85,4 @@ def test_a_chunk_of_another_layout_is_refused() -> None:
 
 
 def test_no_reader_reads_nothing() -> None:
-    assert JointReader([]).read([], 0) == []
+    assert JointReader([]).read([], 0) == ()

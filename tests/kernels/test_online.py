@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.kernels.worlds import ARROW, TYPES, every_feature, history_of, ids_of, plain, queries_of, worlds
 from volano.errors import StateMismatchError
 from volano.kernels.arrays import NEVER
+from volano.kernels.batch_reader import BatchReader
 from volano.kernels.chunk_grid import chunk_number, chunk_numbers, chunk_span_us, reach_us
 from volano.kernels.chunks import (
     ChunkLayout,
@@ -154,5 +155,26 @@ def test_corrected_retracted_and_repeated_rows_leave_the_offline_bits(
         ours = reader.read(chunks, query.q, exclude_id=query.exclude_id, request=own)
         for f, x in zip(features, ours, strict=True):
             assert bits(x) == bits(plain(results[f.name].slice(n, 1))[0]), (f, query)
-        hot = reader.read_many([chunks], [query.q], exclude_ids=[query.exclude_id], requests=own)
-        assert [bits(x) for x in hot[0]] == [bits(x) for x in ours]
+        many = reader.read_many([chunks], [query.q], exclude_ids=[query.exclude_id], requests=own)
+        assert [bits(x) for x in many[0]] == [bits(x) for x in ours]
+
+
+@relaxed
+@given(worlds(corrections=False), st.integers(0, 10))
+def test_columns_of_many_keys_hold_the_bits_of_each(world: tuple[list[Row], list[Query]], part: int) -> None:
+    rows, queries = world
+    features = [f for f in FEATURES[part::11] if not f.include_request]
+    span = chunk_span_us(reach_us(features))
+    numbers = chunk_number([r.event_time for r in rows], span).tolist()
+    names = [(r.key, number) for r, number in zip(rows, numbers, strict=True)]
+    touched = list(dict.fromkeys(names))
+    merged = LAYOUT.merge([b""] * len(touched), packed(rows), [touched.index(name) for name in names])
+    state = dict(zip(touched, merged, strict=True))
+    reader, keys = ChunkReader(features, LAYOUT), [*dict.fromkeys(r.key for r in rows), "nobody"]
+    for q in {query.q for query in queries}:
+        asked = chunk_numbers(features, span, q)
+        found = [state.get((key, number)) for key in keys for number in asked]
+        columns = BatchReader(reader).read(found, len(asked), q).to_arrow()
+        for n, key in enumerate(keys):
+            ours = reader.read([state[key, c] for c in asked if (key, c) in state], q)
+            assert [bits(plain(column.slice(n, 1))[0]) for column in columns.columns] == list(map(bits, ours))

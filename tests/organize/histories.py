@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 from typing import Any
 
@@ -19,6 +20,14 @@ GAPS_US = (0, 1, MINUTE_US, 7 * MINUTE_US, HOUR_US)
 DELAYS_US = (0, 1, MINUTE_US, HOUR_US, 90 * MINUTE_US, 3 * HOUR_US)
 SHOPS = ("a", "b", None)
 CARDS = (1, 2, -3, None)
+STRANGE = (math.nan, math.inf, -math.inf)
+
+
+def draw_amount(random: Random) -> float | None:
+    """Null, a number, and now and then one that is none."""
+    if random.random() < 0.04:
+        return random.choice(STRANGE)
+    return random.choice((None, 0.1, 1e9, -5.5, random.random() * 100))
 
 
 def draw_values(random: Random) -> dict[str, Any]:
@@ -26,7 +35,7 @@ def draw_values(random: Random) -> dict[str, Any]:
     return {
         "shop": random.choice(SHOPS),
         "card": random.choice(CARDS),
-        "amount": random.choice((None, 0.1, 1e9, -5.5, random.random() * 100)),
+        "amount": draw_amount(random),
         "pieces": random.randrange(4),
         "kind": random.choice((None, "", "food", "ünï")),
         "till": random.randrange(2),

@@ -8,10 +8,12 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from tests.project.world import DECISION, Item, World, assert_sound, items, learnt, tables
+from tests.project.world import DECISION, Item, World, assert_sound, champion, items, learnt, tables
+from volano.learn.training_set import load
 from volano.records.job import JobRun
 from volano.records.journal import Operation
 from volano.records.receipt import ReceiptStatus, Reconciliation
+from volano.runtime.outdated import read_outdated
 from volano.values.instants import HOUR_US, MINUTE_US, Instant, from_datetime
 
 HORIZON_US = 36 * HOUR_US
@@ -156,6 +158,38 @@ def test_the_first_model_runs_along_as_a_shadow(world):
     same = [row["score"] == own[row["decision_id"]] for row in scored if row["decision_id"] in own]
     assert len(same) > 100
     assert all(same)
+
+
+def test_models_that_learnt_from_labels_which_changed_are_flagged(world):
+    standing = {}
+    for row in sorted(tables(world)["label"], key=lambda row: row["computed_at"]):
+        standing[f"{row['decision']}/{row['decision_id']}"] = row
+    learnt_from = learnt(world)
+    expected = {}
+    for name, version in learnt_from["versions"].items():
+        for part in ("training", "evaluation"):
+            suffix = "" if part == "training" else "-evaluation"
+            manifest = learnt_from["sets"][version.training_set + suffix]
+            rows = load(manifest, world.work.stores.artifacts).table.select(["id", "label"]).to_pylist()
+            changed = [
+                row["id"] for row in rows if row["id"] in standing and _differs(row, standing[row["id"]])
+            ]
+            if changed:
+                expected[name, part] = (len(changed), min(changed), len(rows), "flight-ops")
+    flagged = read_outdated(world.work.stores.catalog)
+    found = {
+        (each.version, each.part): (each.n_changed, each.first, each.n_members, each.owner)
+        for each in flagged
+    }
+    assert found == expected
+    assert expected, "the script corrects landings long after their labels were mature"
+    assert all("volano train delay" in each.mend for each in flagged)
+    serving = champion(world)
+    assert world.project.status().outdated == tuple(each for each in flagged if each.version == serving)
+
+
+def _differs(member, now):
+    return now["state"] != "mature" or bool(now["value"]) != member["label"]
 
 
 def test_every_invariant_holds(world):

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from volano.cli.main import app
-from volano.errors import NotReadyError, PartlyAppliedError
+from volano.errors import NotReadyError, PartlyAppliedError, RequestError
 from volano.project import Project
 from volano.runtime.clock import ReplayClock
 from volano.runtime.silence import Silence
@@ -304,3 +304,34 @@ def test_an_unfit_row_takes_nothing_back(tmp_path):
     world.write(infos=INFOS.replace("a,3", "a,5"))
     world.project.refresh("infos")
     assert sorted(world.session.facts.rows("infos")["size"].to_pylist()) == [3, 4, 5]
+
+
+def test_nan_and_infinity_are_values_at_the_hand_over_at_a_refresh_and_pushed(tmp_path):
+    world = Shops(tmp_path, visits=VISITS + "v5,a,nan,2026-02-21T00:00:00Z\n")
+    world.project.apply()
+    world.write(visits=VISITS + "v5,a,nan,2026-02-21T00:00:00Z\nv6,a,-inf,2026-02-21T01:00:00Z\n")
+    said = world.project.refresh("visits")["visits"]
+    assert said == "1 changes from visits.csv"  # NaN is no other NaN
+    pushed = {"sale_id": "p1", "shop": "a", "amount": float("inf"), "sold_at": to_datetime(START)}
+    world.project.observe("sales", pushed)
+    world.project.drain(commit=True)
+    rows = world.session.facts.rows("visits")
+    minutes = dict(zip(rows["event_id"].to_pylist(), map(repr, rows["minutes"].to_pylist()), strict=True))
+    assert minutes == {"v1": "3.5", "v2": "None", "v5": "nan", "v6": "-inf"}
+    assert float("inf") in world.session.facts.rows("sales")["amount"].to_pylist()
+    assert {row["event_id"] for row in world.quarantine()} == {"s2", "s4", ""}
+    assert all(finding.sound for finding in world.project.check())
+
+
+def test_a_row_that_was_set_aside_at_the_hand_over_is_listed_and_sent_in_again_mended(tmp_path):
+    world = Shops(tmp_path)
+    world.project.apply()
+    rows = {row.event_id: row for row in world.project.quarantine()}
+    assert set(rows) == {"s2", "s4", ""}
+    (done,) = world.project.replay(rows["s2"].receipt_id, edits={"amount": 4.5}, reason="read from the slip")
+    assert done.replayed_as
+    world.project.drain(commit=True)
+    assert world.ids("sales") == ["s1", "s2", "s3"]
+    assert world.project.reconcile().is_exact
+    with pytest.raises(RequestError, match="takes no pushed events"):  # its table is mended instead
+        world.project.replay(rows[""].receipt_id, edits={"visit_id": "v9"}, reason="why not")

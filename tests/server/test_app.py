@@ -123,6 +123,22 @@ def test_no_bytes_make_the_server_fail(fuzzed: Asker, body: bytes, path: str, nd
     assert not fuzzed.said
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.one_of(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=80),
+        st.uuids(version=4).map(str),
+        st.sampled_from(
+            ["", "..", "*", "\x00", "%", "'; --", "a" * 5_000, "0198a7a0-0000-7000-8000-000000000000"]
+        ),
+    )
+)
+def test_no_receipt_id_makes_the_server_fail_or_is_found(fuzzed: Asker, receipt_id: str) -> None:
+    answer = _LOOP.run_until_complete(fuzzed.ask("GET", f"/v1/receipts/{receipt_id}"))
+    assert answer.status == 404 and answer.body["type"].startswith("urn:volano:error:")
+    assert not fuzzed.said
+
+
 _LOOP = asyncio.new_event_loop()
 
 

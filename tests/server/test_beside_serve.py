@@ -75,7 +75,7 @@ class Load:
             await asyncio.sleep(0.01)
 
     async def _run(self) -> None:
-        async with AsyncClient(self.server.url, timeout=20, retries=0) as volano:
+        async with AsyncClient(self.server.url, timeout=300, retries=0) as volano:
             await asyncio.gather(*(self._lane(volano) for _ in range(4)))
 
     @contextmanager
@@ -106,7 +106,7 @@ def assert_whole(folder: Path, load: Load) -> None:
         assert all(finding.sound for finding in project.check()), project.check()
 
 
-def wait_until(true: Any, seconds: float = 20.0) -> None:
+def wait_until(true: Any, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come about in time"

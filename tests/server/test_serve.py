@@ -29,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def _ended(client: Client, receipt_id: str) -> str:
-    for _ in range(400):
+    for _ in range(4_000):
         status = client.receipt(receipt_id).status
         if status != "pending":
             return status
@@ -38,7 +38,7 @@ def _ended(client: Client, receipt_id: str) -> str:
 
 
 def test_the_client_decides_observes_and_asks(server: Served) -> None:
-    with Client(server.url, timeout=10) as volano:
+    with Client(server.url, timeout=120) as volano:
         receipt = volano.observe(SOURCE, order(1))
         assert _ended(volano, receipt.receipt_id) == "stored"
         assert _ended(volano, volano.observe(SOURCE, order(1) | {"amount": 2.0}).receipt_id) == "conflict"
@@ -55,7 +55,7 @@ def test_the_client_decides_observes_and_asks(server: Served) -> None:
 
 def test_the_asynchronous_client_does_the_same(server: Served) -> None:
     async def work() -> None:
-        async with AsyncClient(server.url, timeout=10) as volano:
+        async with AsyncClient(server.url, timeout=120) as volano:
             receipts = await asyncio.gather(*(volano.observe(SOURCE, order(100 + n)) for n in range(20)))
             assert len({each.receipt_id for each in receipts}) == 20
             assert (await volano.decide(DECISION, checkout(100))).action == "accept"
@@ -81,12 +81,12 @@ def test_a_spool_keeps_what_it_took_until_the_server_is_there(server: Served, tm
         spool.close(timeout=0)
     assert spool.trouble
     told: list[str] = []
-    with Client(server.url, timeout=10) as client:
+    with Client(server.url, timeout=120) as client:
         again = BufferedObserver(
             client, tmp_path / "spool", on_receipt=lambda _, receipt: told.append(receipt.status)
         )
         again.observe(SOURCE, b"{no json")
-        assert again.flush(30)
+        assert again.flush(300)
         again.close()
         assert again.waiting_bytes == 0
     assert told == ["pending"] * 30 + ["quarantined"]
@@ -116,16 +116,18 @@ def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
         stop_at = [False]
 
         async def load() -> None:
-            async with AsyncClient(server.url, timeout=60, retries=12) as volano:
+            async with AsyncClient(server.url, timeout=300, retries=200) as volano:
 
                 async def send(lane: int) -> None:
                     n = 0
                     while not stop_at[0]:
                         n += 1
-                        key = f"k{lane}-{n}"
-                        receipt = await volano.observe(SOURCE, order(n, customer=f"c{n % 7}", order_id=key))
-                        assert receipt.status == "pending"
-                        acknowledged.add(key)
+                        # Every other lane sends batches, which the door looks at by columns.
+                        keys = [f"k{lane}-{n}-{i}" for i in range(20 if lane % 2 else 1)]
+                        events = [order(n, customer=f"c{n % 7}", order_id=key) for key in keys]
+                        receipts = await volano.observe_many(SOURCE, events)
+                        assert {receipt.status for receipt in receipts} == {"pending"}
+                        acknowledged.update(keys)
                         if n % 5 == 0:
                             made = await volano.decide(DECISION, checkout(n), decision_id=f"d{lane}-{n}")
                             decided.add(made.decision_id)
@@ -138,6 +140,8 @@ def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
                             os.kill(pid, signal.SIGKILL)
                         while len(_processes(server)) < len(pids):
                             await asyncio.sleep(0.1)
+                    while len(acknowledged) <= 500:  # however slow the machine is
+                        await asyncio.sleep(0.1)
                     stop_at[0] = True
 
                 await asyncio.gather(kill(), *(send(lane) for lane in range(8)))
@@ -156,7 +160,6 @@ def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
         logged = project._work.stores.lake.read(f"decision_{DECISION}", columns=["decision_id"])
         assert decided <= set(logged["decision_id"].to_pylist())
         assert all(finding.sound for finding in project.check()), project.check()
-    assert len(acknowledged) > 50
 
 
 def _processes(server: Served) -> set[int]:

@@ -13,6 +13,12 @@ from volano.cli.session import open_project
 def apply(
     folder: Folder = HERE,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    allow_breaking: Annotated[
+        bool,
+        typer.Option(
+            "--allow-breaking", help="Also where events that producers send today would be set aside."
+        ),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Show the plan, ask, and carry it out. An apply that was interrupted goes on where it stopped."""
@@ -26,5 +32,5 @@ def apply(
             return
         if not yes:
             typer.confirm("Apply this plan?", abort=True)
-        applied = project.apply()
+        applied = project.apply(allow_breaking=allow_breaking)
         typer.echo(f"Applied: bundle {applied.bundle[:12]}.")

@@ -149,3 +149,7 @@ def _opened(folder: Path) -> Iterator[Symptom]:
         serves = f"{each.champion} serves" if each.since else each.champion
         detail = f"the fallback answers: {each.problem}" if each.problem else serves
         yield Symptom(f"decision {each.decision}", "bad" if each.problem else "ok", detail)
+    for model in state.outdated:
+        which = "learnt from" if model.part == "training" else "was judged on"
+        changed = f"{model.n_changed:,} of {model.n_members:,} labels that it {which} have changed"
+        yield Symptom(f"model {model.version}", "note", f"{changed}, first {model.first}: {model.mend}")

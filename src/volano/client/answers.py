@@ -9,6 +9,7 @@ import msgspec
 from volano.errors import VolanoError
 from volano.records.answers import Decided, LoggedAnswer
 from volano.records.answers import ReceiptAnswer as Receipt
+from volano.values import json_floats
 
 
 class RefusedError(VolanoError):
@@ -75,5 +76,5 @@ def decode_logged(body: bytes) -> LoggedAnswer:
 
 
 def encode(value: Any) -> bytes:
-    """JSON as the server reads it: datetimes as ISO 8601 with their zone."""
-    return msgspec.json.encode(value)
+    """JSON as the server reads it: datetimes as ISO 8601 with their zone, NaN and infinities spelled."""
+    return json_floats.encode(value)

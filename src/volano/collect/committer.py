@@ -160,7 +160,8 @@ class Committer:
             parts[RECEIPTS] = [RECEIPT_COLUMNS.empty_table()]
         n_rows = 0
         for name in sorted(parts, key=lambda name: (name == RECEIPTS, name)):
-            built = pa.concat_tables(parts.pop(name), promote_options="default")
+            # Permissive: decisions of an older bundle may hold whole numbers where a newer one has floats.
+            built = pa.concat_tables(parts.pop(name), promote_options="permissive")
             self._ensure(name, built.schema)
             self._lake.append(name, built, writer=WRITER, sequence=batches[-1].sequence)
             self._committed[name] = batches[-1].sequence
@@ -223,7 +224,7 @@ class Committer:
 
         rows = sorted(rows, key=maker)
         parts = [self._decisions_of(*made_by, list(group)) for made_by, group in groupby(rows, key=maker)]
-        return pa.concat_tables(parts, promote_options="default")
+        return pa.concat_tables(parts, promote_options="permissive")
 
     def _decisions_of(self, bundle: str, version: str, rows: list[_Row]) -> pa.Table:
         name = rows[0].record.decision

@@ -6,7 +6,6 @@ also be left out, so that old producers keep working.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,6 +18,7 @@ from volano.collect.moments import instant_of, instants_of
 from volano.errors import VolanoError
 from volano.plan.definitions import CompiledSource
 from volano.records.journal import Operation
+from volano.values import json_floats
 from volano.values.event_ids import event_id
 from volano.values.instants import Instant
 from volano.values.schema import DType, Field, Scalar
@@ -36,10 +36,22 @@ _TYPES: Final[dict[DType, Any]] = {
     DType.LIST_INT64: list[int],
     DType.LIST_STRING: list[str],
 }
+MOST_TEXT: Final = 1 << 20
+"""How many characters a text, and how many items a list of an event may have."""
+MOST_ID: Final = 1_000
+"""How many characters may identify an event."""
+_BOUNDED: Final = msgspec.Meta(max_length=MOST_TEXT)
+_AT_THE_DOOR: Final[dict[DType, Any]] = _TYPES | {
+    DType.STRING: Annotated[str, _BOUNDED],
+    DType.LIST_FLOAT64: Annotated[list[float], _BOUNDED],
+    DType.LIST_INT64: Annotated[list[int], _BOUNDED],
+    DType.LIST_STRING: Annotated[list[Annotated[str, _BOUNDED]], _BOUNDED],
+}
+_EXACT: Final = 2.0**53
+"""Every whole number up to here is a float64."""
 _EARLIEST: Final = -62_135_596_800_000_000
 _END: Final = 253_402_300_800_000_000
 _JSON: Final = msgspec.json.Encoder()
-_LOOSE: Final = msgspec.json.Encoder(enc_hook=repr)
 _CANONICAL: Final = msgspec.msgpack.Encoder()
 _AT: Final = re.compile(r" - at `\$\.?([^`]*)`")
 _NAMED: Final = re.compile(r"field `([^`]*)`")
@@ -81,11 +93,14 @@ class SourceSchema:
     def __init__(self, source: CompiledSource) -> None:
         self.source = source
         self.names = source.schema.names
-        full = _struct(source.name, [_field(field) for field in source.schema.fields])
+        # By name: what is hashed must not depend on the order in which somebody declares fields.
+        by_name = sorted(source.schema.fields, key=lambda field: field.name)
+        full = _struct(source.name, [_field(field, _AT_THE_DOOR) for field in by_name])
         slim = _struct(
             source.name,
-            [_field(field, required=field.name in source.id_columns) for field in source.schema.fields],
+            [_field(field, _AT_THE_DOOR, required=field.name in source.id_columns) for field in by_name],
         )
+        self._widened = source.widened
         self._types = {operation: full for operation in Operation} | {
             Operation.RETRACT: slim,
             Operation.END: slim,
@@ -95,18 +110,17 @@ class SourceSchema:
         }
         # What was accepted stays readable when the schema has grown or shrunk since.
         lenient = _struct(
-            source.name, [_field(field, required=False) for field in source.schema.fields], strict=False
+            source.name,
+            [_field(field, _TYPES, required=False) for field in source.schema.fields],
+            strict=False,
         )
         self._reader = msgspec.json.Decoder(lenient)
         self.time_at = self.names.index(source.event_time)
         self._timestamps = tuple(
             at for at, field in enumerate(source.schema.fields) if field.dtype is DType.TIMESTAMP
         )
-        floats = tuple(field.name for field in source.schema.fields if field.dtype is DType.FLOAT64)
-        self._floats = floats
-        self._float_lists = tuple(
-            field.name for field in source.schema.fields if field.dtype is DType.LIST_FLOAT64
-        )
+        floats = (DType.FLOAT64, DType.LIST_FLOAT64)
+        self._floats = tuple(field.name for field in source.schema.fields if field.dtype in floats)
         self._id_of = attrgetter(*source.id_columns)
         self._time_of = attrgetter(source.event_time)
         only = source.schema.find(source.id_columns[0]) if len(source.id_columns) == 1 else None
@@ -119,13 +133,20 @@ class SourceSchema:
             Misfit: it does not fit; says why.
         """
         try:
+            try:
+                if isinstance(event, bytes):
+                    row = self._decoders[operation].decode(event)
+                else:
+                    row = msgspec.convert(event, self._types[operation])
+            except msgspec.ValidationError:
+                row = self._unspelled(event, self._types[operation])
             if isinstance(event, bytes):
-                row = self._decoders[operation].decode(event)
                 payload = event
-            else:
-                row = msgspec.convert(event, self._types[operation])
-                self._require_finite(row)
+            elif all(json_floats.is_finite(getattr(row, name)) for name in self._floats):
                 payload = _JSON.encode(row)
+            else:
+                payload = json_floats.encode(row)
+                row = self._unspelled(payload, self._types[operation])  # with one NaN
         except msgspec.ValidationError as error:
             raise Misfit(_problem(str(error))) from None
         except (msgspec.DecodeError, UnicodeError) as error:
@@ -140,11 +161,17 @@ class SourceSchema:
             event_time = instant_of(moment)
         elif operation is not Operation.RETRACT:
             raise Misfit(("missing_field", self.source.event_time, "an event needs the time it happened"))
+        identity = self._join(self._id_of(row))
+        if len(identity) > MOST_ID:
+            message = (
+                f"what identifies an event has at most {MOST_ID:,} characters; this has {len(identity):,}"
+            )
+            raise Misfit(("too_long", self.source.id_columns[0], message))
         try:
-            canonical = _CANONICAL.encode(row)
+            canonical = _CANONICAL.encode(self._as_narrow(row) if self._widened else row)
         except OverflowError:
             raise Misfit(self._out_of_range(row)) from None
-        return Fitted(payload, canonical, self._join(self._id_of(row)), event_time)
+        return Fitted(payload, canonical, identity, event_time)
 
     def fit_all(self, events: Sequence[bytes], operation: Operation) -> FittedColumns | None:
         """Many events at once; None where one of them does not fit, or has no event time: then look at each."""
@@ -157,11 +184,16 @@ class SourceSchema:
         if len(known) < len(times):
             return None
         try:
-            canonical = list(map(_CANONICAL.encode, rows))
+            hashed = map(self._as_narrow, rows) if self._widened else rows
+            canonical = list(map(_CANONICAL.encode, hashed))
         except OverflowError:
             return None
         ids: list[Any] = list(map(self._id_of, rows))
-        return FittedColumns(canonical, ids if self._id_is_text else list(map(self._join, ids)), known)
+        if not self._id_is_text:
+            ids = list(map(self._join, ids))
+        if max(map(len, ids), default=0) > MOST_ID:
+            return None
+        return FittedColumns(canonical, ids, known)
 
     def salvage_id(self, event: Mapping[str, Any] | bytes) -> str:
         """The event id of an event that does not fit, as far as it can be read; empty otherwise."""
@@ -174,7 +206,7 @@ class SourceSchema:
             joined.encode()
         except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, TypeError):
             return ""
-        return joined
+        return joined if len(joined) <= MOST_ID else ""
 
     def values(self, payload: bytes) -> tuple[Scalar, ...]:
         """The columns of an event that fitted at the door, in schema order; timestamps as instants.
@@ -184,10 +216,7 @@ class SourceSchema:
         Raises:
             Misfit: a column has changed its type since.
         """
-        try:
-            row = msgspec.structs.astuple(self._reader.decode(payload))
-        except msgspec.MsgspecError as error:
-            raise Misfit(_problem(str(error))) from None
+        row: tuple[Any, ...] = msgspec.structs.astuple(self._read(payload))
         if not self._timestamps:
             return row
         cells = list(row)
@@ -205,12 +234,34 @@ class SourceSchema:
         """
         try:
             rows = list(map(self._reader.decode, payloads))
-        except msgspec.MsgspecError as error:
-            raise Misfit(_problem(str(error))) from None
+        except msgspec.MsgspecError:
+            rows = list(map(self._read, payloads))
         columns: list[list[Any]] = [list(map(attrgetter(name), rows)) for name in self.names]
         for at in self._timestamps:
             columns[at] = instants_of(columns[at])
         return columns
+
+    def _read(self, payload: bytes) -> Any:
+        """An event that fitted at the door."""
+        try:
+            try:
+                return self._reader.decode(payload)
+            except msgspec.ValidationError:
+                return self._unspelled(payload, self._reader.type)
+        except msgspec.MsgspecError as error:
+            raise Misfit(_problem(str(error))) from None
+
+    def _unspelled(self, event: Mapping[str, Any] | bytes, kind: Any) -> Any:
+        """An event whose NaN and infinities are texts (`values.json_floats`).
+
+        Raises:
+            msgspec.ValidationError: it does not fit for another reason.
+        """
+        loose = msgspec.json.decode(event) if isinstance(event, bytes) else event
+        if not isinstance(loose, Mapping):
+            return msgspec.convert(loose, kind)
+        found = {name: json_floats.number_of(loose[name]) for name in self._floats if name in loose}
+        return msgspec.convert({**loose, **found}, kind)
 
     def _join(self, found: Any) -> str:
         if self._id_is_text:
@@ -218,6 +269,15 @@ class SourceSchema:
             return text
         values = found if len(self.source.id_columns) > 1 else (found,)
         return event_id([instant_of(value) if isinstance(value, datetime) else value for value in values])
+
+    def _as_narrow(self, row: Any) -> Any:
+        """A row with whole numbers as such in columns that held only those once: sent again it has the same hash."""
+        whole = {
+            name: int(value)
+            for name in self._widened
+            if (value := getattr(row, name)) is not None and value.is_integer() and abs(value) <= _EXACT
+        }
+        return msgspec.structs.replace(row, **whole) if whole else row
 
     def _out_of_range(self, row: Any) -> Problem:
         """The first timestamp that has no place in the calendar of UTC."""
@@ -228,31 +288,21 @@ class SourceSchema:
                 return "out_of_range", name, f"{moment.isoformat()} lies outside the years 1 to 9999 in UTC"
         raise AssertionError(f"{row} can be written")
 
-    def _require_finite(self, row: Any) -> None:
-        """JSON knows no NaN: written as null it would change its meaning between here and the lake."""
-        for name in self._floats:
-            value = getattr(row, name)
-            if value is not None and not math.isfinite(value):
-                raise Misfit(
-                    ("not_finite", name, f"{value} cannot travel as JSON; send null for a missing value")
-                )
-        for name in self._float_lists:
-            if not all(math.isfinite(value) for value in getattr(row, name) or ()):
-                raise Misfit(("not_finite", name, "NaN and infinity cannot travel as JSON"))
-
 
 def raw_bytes(event: Mapping[str, Any] | bytes) -> bytes:
     """An event that does not fit as bytes, for quarantine: as sent, or as near to JSON as it goes."""
     if isinstance(event, bytes):
         return event
     try:
-        return _LOOSE.encode(event)
+        return json_floats.encode(event, unknown=repr)
     except (TypeError, ValueError, RecursionError, OverflowError):
         return repr(event).encode("utf-8", "backslashreplace")
 
 
-def _field(field: Field, *, required: bool = True) -> tuple[str, Any] | tuple[str, Any, Any]:
-    kind = _TYPES[field.dtype]
+def _field(
+    field: Field, types: Mapping[DType, Any], *, required: bool = True
+) -> tuple[str, Any] | tuple[str, Any, Any]:
+    kind = types[field.dtype]
     return (field.name, kind) if required and not field.nullable else (field.name, kind | None, None)
 
 
@@ -270,6 +320,8 @@ def _problem(message: str) -> Problem:
         field, text = found[1], message
     else:
         field, text = "", message
+    if "of length <=" in text:
+        return "too_long", field, f"{field!r} is longer than {MOST_TEXT:,} characters or items"
     if "missing required" in text:
         return "missing_field", field, f"the field {field!r} is missing"
     if "unknown field" in text:

@@ -9,6 +9,7 @@ from volano.compile.state import state_groups
 from volano.errors import PlanRefused
 from volano.plan.definitions import CompiledModel, CompiledProject
 from volano.plan.diff import diff
+from volano.plan.evolution import carried, evolve, widened_fields
 from volano.plan.impact import impact_of
 from volano.plan.plan import Plan, PlanState
 from volano.plan.state import StateGroup
@@ -19,6 +20,7 @@ from volano.plan.steps import (
     PublishState,
     RegisterDefinitions,
     RetireState,
+    RetypeColumns,
     Step,
     StoreBundle,
     WidenTable,
@@ -56,6 +58,7 @@ def plan(
     Raises:
         PlanRefused: stored columns would change their type or meaning; nothing is done.
     """
+    declared = carried(applied, declared)
     refusals = [] if applied is None else list(_refusals(applied, declared, state.needed))
     if refusals:
         raise PlanRefused(
@@ -78,6 +81,7 @@ def plan(
         ),
         steps=steps,
         warnings=warnings,
+        evolution=evolve(applied, declared),
     )
 
 
@@ -132,6 +136,13 @@ def _table_steps(
         new = tuple(field for field in columns.fields if old.find(field.name) is None)
         if new:
             yield WidenTable(table, Schema(new))
+        wider = tuple(
+            field
+            for field in columns.fields
+            if (past := old.find(field.name)) is not None and past.dtype is not field.dtype
+        )
+        if wider:
+            yield RetypeColumns(table, Schema(wider))
 
 
 def author_columns(project: CompiledProject) -> dict[str, Schema]:
@@ -162,18 +173,57 @@ def _refusals(
     for past in (applied, *needed):
         found += [*_changed_columns(past, declared), *_changed_sources(past, declared)]
     for past in needed:
-        found += _changed_rules(past, declared)
+        found += [*_changed_rules(past, declared), *_widened_columns(past, declared)]
     yield from dict.fromkeys(found)
 
 
 def _changed_columns(past_project: CompiledProject, declared: CompiledProject) -> Iterator[_Refusal]:
     before = author_columns(past_project)
+    may_widen = set(_may_widen(past_project, declared))
     for table, columns in author_columns(declared).items():
         for field in columns.fields:
             old = before.get(table, Schema(())).find(field.name)
-            if old is not None and old.dtype is not field.dtype:
+            if old is not None and old.dtype is not field.dtype and (table, field.name) not in may_widen:
                 what = f"Column {table}.{field.name} holds {old.dtype} and would hold {field.dtype}."
                 yield _Refusal(what, f"give {field.name.partition('__')[2] or field.name!r} another name")
+
+
+def _may_widen(past: CompiledProject, declared: CompiledProject) -> Iterator[tuple[str, str]]:
+    """(table, column) of what may grow into floats: widened columns of facts, and features that only follow them.
+
+    What was asked is what was asked; and a feature that is computed otherwise means something else.
+    """
+    widened: dict[str, set[str]] = {}
+    for name, source in declared.sources.items():
+        if name in past.sources:
+            widened[name] = {field.name for field in widened_fields(past.sources[name], source)}
+            yield from ((f"fact_{name}", column) for column in widened[name])
+    for decision in declared.decisions.values():
+        for read in declared.models[decision.model].service.inputs:
+            view, old = declared.views.get(read.view or ""), past.views.get(read.view or "")
+            if view is None or old is None or not widened.get(view.source):
+                continue
+            feature, was = (
+                next((each for each in of.features if each.name == read.feature), None) for of in (view, old)
+            )
+            columns = () if feature is None else (feature.column, feature.over)
+            follows = view.projection is not None or widened[view.source].intersection(columns)
+            if feature is not None and was is not None and follows and feature.aggregate == was.aggregate:
+                yield f"decision_{decision.name}", f"feature__{read.name}"
+
+
+def _widened_columns(needed: CompiledProject, declared: CompiledProject) -> Iterator[_Refusal]:
+    """Columns that a release which goes on serving computes with, as whole numbers."""
+    read = {(group.source, field.name) for group in state_groups(needed) for field in group.columns.fields}
+    for name, source in declared.sources.items():
+        past = needed.sources.get(name)
+        for field in () if past is None else widened_fields(past, source):
+            if (name, field.name) in read:
+                what = (
+                    f"Column {field.name!r} of source {name!r} would become {field.dtype} under views that a release "
+                    "still serves, or may be rolled back to; they compute with whole numbers."
+                )
+                yield _Refusal(what, f"declare the wider column beside {field.name!r}, under another name")
 
 
 def _changed_sources(past_project: CompiledProject, declared: CompiledProject) -> Iterator[_Refusal]:
@@ -185,6 +235,10 @@ def _changed_sources(past_project: CompiledProject, declared: CompiledProject) -
             was, is_ = ", ".join(past.id_columns), ", ".join(source.id_columns)
             what = f"Source {name!r} identified its events by {was} and would by {is_}."
             yield _Refusal(what, "declare a new source for the events with the new id")
+        for field in widened_fields(past, source):
+            if field.name in source.id_columns:
+                what = f"Source {name!r} would write its id {field.name!r} otherwise: events sent again were new ones."
+                yield _Refusal(what, "keep the type of what identifies an event")
         if past.event_time != source.event_time:
             what = f"Source {name!r} takes its event time from {past.event_time} and would from {source.event_time}."
             yield _Refusal(what, "declare a new source for the events with the new event time")

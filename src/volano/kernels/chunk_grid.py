@@ -12,7 +12,7 @@ from volano.values.instants import DAY_US, HOUR_US
 
 LADDER_US: Final = (
     *(n * HOUR_US for n in (1, 2, 4, 8)),
-    *(n * DAY_US for n in (1, 2, 4, 7, 14, 28, 91, 182, 364)),
+    *(n * DAY_US for n in (1, 2, 7, 14, 28, 91, 182, 364)),
 )
 LIFETIME_US: Final = 36_400 * DAY_US
 """Chunk width of a lifetime window: a century, so that one or two chunks hold a key's whole past."""

@@ -22,7 +22,7 @@ from volano.errors import DefinitionError, StateMismatchError
 from volano.kernels.aggregates import FOLD_NAMES, FOLDS, PICKS, Fold
 from volano.kernels.arrays import ALWAYS, F64, FARTHEST, I64, NEVER, AnyArray
 from volano.kernels.chunk_grid import reach_us
-from volano.kernels.columns import arrow_type, combined, read_column, write_column
+from volano.kernels.columns import combined, read_column, write_column
 from volano.kernels.compiled import kernels
 from volano.kernels.features import WindowFeature
 from volano.kernels.history import ArrayLike, id_words, instants
@@ -427,25 +427,6 @@ class ChunkReader:
         if self._has_lists:
             columns = [columns[o] for o in self.places[:-1]]
         return list(zip(*columns, strict=True)) if columns else [()] * len(out)
-
-    def read_arrow(
-        self,
-        chunks: Sequence[Sequence[bytes]],
-        q: Sequence[int] | I64,
-        *,
-        as_of: Sequence[int] | I64 | None = None,
-        exclude_ids: Sequence[int | None] | None = None,
-        requests: PackedRows | None = None,
-    ) -> pa.Table:
-        """The same as a table, one row per key."""
-        rows = self.read_many(chunks, q, as_of=as_of, exclude_ids=exclude_ids, requests=requests)
-        columns = list(zip(*rows, strict=True)) if rows else [()] * len(self.features)
-        return pa.table(
-            {
-                f.name: pa.array(values, arrow_type(kind))
-                for f, kind, values in zip(self.features, self.types, columns, strict=True)
-            }
-        )
 
     def values(
         self,

@@ -35,7 +35,7 @@ class JointReader:
     >>> chunk, = layout.merge([b""], rows, [0])
     >>> reader = ChunkReader([WindowFeature("mean_delay", "mean", "delay", window_us=100)], layout)
     >>> JointReader([reader, reader]).read([[chunk], []], 30)
-    [5.0, None]
+    (5.0, None)
     """
 
     def __init__(self, readers: Sequence[ChunkReader]) -> None:
@@ -50,7 +50,7 @@ class JointReader:
         self._values = _Values(self._readers, self._out_at.tolist())
         self._local = threading.local()
 
-    def read(self, chunks: Sequence[Sequence[bytes]], q: int) -> Sequence[Value]:
+    def read(self, chunks: Sequence[Sequence[bytes]], q: int) -> tuple[Value, ...]:
         """The features of one request.
 
         Args:
@@ -104,7 +104,7 @@ class _Values:
             self._nulls += [(word, begin + 64 * n) for n, word in enumerate(range(edges[-1], end))]
         self._pick = _picker(places)
 
-    def of(self, words: list[int], floats: list[Any], joined: bytes) -> Sequence[Value]:
+    def of(self, words: list[int], floats: list[Any], joined: bytes) -> tuple[Value, ...]:
         """The values of all features from the words of a result and the same as floats, which are replaced in place."""
         for o in self._integers:
             floats[o] = words[o]
@@ -119,11 +119,11 @@ class _Values:
         return self._pick(floats)
 
 
-def _picker(places: Sequence[int]) -> Callable[[list[Any]], Sequence[Value]]:
+def _picker(places: Sequence[int]) -> Callable[[list[Any]], tuple[Value, ...]]:
     """What takes the elements at some places out of a list."""
     if len(places) > 1:
         return itemgetter(*places)
-    return lambda values: [values[place] for place in places]
+    return lambda values: tuple([values[place] for place in places])
 
 
 def _edges(sizes: list[int]) -> I64:

@@ -102,10 +102,10 @@ def _fact_pair(
         MAIN,
         name,
         "fact",
-        f"SELECT {columns} FROM ({rows}) AS stated WHERE operation <> '{Operation.RETRACT.value}' AND NOT EXISTS ("
-        f"FROM (SELECT event_id AS replaced, max(revision) AS newest FROM ({rows}) WHERE revision > {least} "
-        "GROUP BY ALL) "
-        "WHERE replaced = stated.event_id AND newest > stated.revision)",
+        f"SELECT {columns} FROM ({rows}) AS stated ANTI JOIN ("
+        f"SELECT event_id AS replaced, max(revision) AS newest FROM ({rows}) WHERE revision > {least} GROUP BY ALL"
+        f") AS newer ON replaced = stated.event_id AND newest > stated.revision "
+        f"WHERE operation <> '{Operation.RETRACT.value}'",
         reads,
         f"one event of {about}, as it stands: its newest revision, unless it was taken back",
         ("event_id",),

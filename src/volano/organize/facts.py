@@ -243,7 +243,7 @@ class Facts:
             return schema.empty_table()
         where = None if low is None and high is None else {by: (low, high)}
         rows = self._lake.read(table, columns=list(names), where=where, version=version)
-        return rows.select(list(names)).cast(schema)
+        return _declared(rows.select(list(names)), schema)
 
     def _tabled(
         self,
@@ -347,6 +347,19 @@ class Facts:
             )
             replacing = replacing.filter(candidates)
         return replacing
+
+
+def _declared(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows in the declared types. An older bundle may declare whole numbers where the lake holds floats by now.
+
+    What is none came after the column was widened, so nothing of that bundle saw it: it is null.
+    """
+    for at, field in enumerate(schema):
+        column = rows.column(at)
+        if pa.types.is_integer(field.type) and pa.types.is_floating(column.type):
+            whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2.0**63))
+            rows = rows.set_column(at, field.name, pc.if_else(pc.fill_null(whole, False), column, None))
+    return rows.cast(schema)
 
 
 def _fitting(source: CompiledSource, table: pa.Table, handover: HandOver, address: str) -> pa.Table:

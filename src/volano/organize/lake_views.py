@@ -14,7 +14,12 @@ from typing import Final
 
 from volano.organize.dimension_views import dimension_views
 from volano.organize.fact_views import built_in_fact_views, fact_views
-from volano.organize.outcome_views import decision_views, label_views, outcome_views
+from volano.organize.outcome_views import (
+    attribution_views,
+    decision_views,
+    label_views,
+    outcome_views,
+)
 from volano.organize.view_sql import (
     HISTORY,
     IN_PLACE,
@@ -58,6 +63,7 @@ def lake_views(project: CompiledProject, contents: LakeContents) -> list[LakeVie
         *dimension_views(project, contents),
         *decision_views(project, contents),
         *label_views(project, contents),
+        *attribution_views(contents),
         *outcome_views(project, contents),
     ]
     return _with_bare_names(found)

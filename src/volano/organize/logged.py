@@ -31,7 +31,7 @@ _ANSWER: Final = ("decision_id", "attempt", "decided_at", "features_as_of", "rel
 def logged_entries(
     project: CompiledProject, lake: LakeReader, *, stamp: Instant
 ) -> Iterator[dict[bytes, bytes]]:
-    """Entries of every decision id and shadow score of a project that was applied by a stamp, some at a time."""
+    """Entries of every decision id, resolved row and shadow score that was applied by a stamp, some at a time."""
     namespace = project.namespace
     by_then = {"applied_at": (None, stamp + 1)}
     for decision in project.decisions:
@@ -44,7 +44,7 @@ def logged_entries(
                 }
     if lake.version("quarantine_resolution") is not None:
         known = encode_known(Known())
-        rows = lake.read("quarantine_resolution", columns=["receipt_id"])
+        rows = lake.read("quarantine_resolution", columns=["receipt_id"], where=by_then)
         for batch in rows.to_batches(max_chunksize=_AT_ONCE):
             yield {resolution_key(namespace, receipt_id): known for receipt_id in batch[0].to_pylist()}
     if lake.version("shadow_score") is not None:

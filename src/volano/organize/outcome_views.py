@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from volano.organize.view_sql import (
     LAKE,
@@ -18,6 +19,11 @@ from volano.organize.view_sql import (
 )
 from volano.plan.definitions import CompiledDecision, CompiledLabel, CompiledProject, CompiledSource
 from volano.values.schema import DType
+
+ATTRIBUTION: Final = "attribution"
+_ATTRIBUTED: Final = {
+    "decision", "decision_id", "label", "source", "event_id", "state", "weight", "event_time", "attached_at",
+}  # fmt: skip
 
 
 def decision_views(project: CompiledProject, contents: LakeContents) -> Iterator[LakeView]:
@@ -64,6 +70,26 @@ def _value(label: CompiledLabel) -> str:
             return "make_timestamptz(CAST(value AS BIGINT))"
         case dtype:
             return f"CAST(value AS {TYPES[dtype]})"
+
+
+def attribution_views(contents: LakeContents) -> Iterator[LakeView]:
+    """The events that labels stand on, as they stand."""
+    if _has_attribution(contents):
+        yield LakeView(
+            MAIN,
+            ATTRIBUTION,
+            "label",
+            f"SELECT * FROM {ref(LAKE, ATTRIBUTION)} QUALIFY row_number() OVER "
+            "(PARTITION BY decision, decision_id, label, event_id ORDER BY attached_at DESC) = 1 "
+            "AND state = 'attached'",
+            ((LAKE, ATTRIBUTION),),
+            "one event that a label of a decision stands on, with the decision's share in it",
+            ("decision", "decision_id", "label", "event_id"),
+        )
+
+
+def _has_attribution(contents: LakeContents) -> bool:
+    return set(contents.tables.get(ATTRIBUTION, ())) >= _ATTRIBUTED
 
 
 def outcome_views(project: CompiledProject, contents: LakeContents) -> Iterator[LakeView]:
@@ -116,6 +142,15 @@ def _join_label(
         f"ON judged.decision_id = made.decision_id AND judged.decision = {text(decision.name)}"
     )
     reads.append((MAIN, f"label_{label.name}"))
+    if _has_attribution(contents):
+        columns.append("touched.touches")
+        joins.append(
+            "LEFT JOIN (SELECT decision_id, list(struct_pack(event_id, source, event_time, weight) "
+            f"ORDER BY event_time, event_id) AS touches FROM {ref(MAIN, ATTRIBUTION)} "
+            f"WHERE decision = {text(decision.name)} AND label = {text(label.name)} GROUP BY ALL) AS touched "
+            "ON touched.decision_id = made.decision_id"
+        )
+        reads.append((MAIN, ATTRIBUTION))
     if has_facts(source, contents):
         fields = ["event_time", *(field.name for field in source.schema.fields if field.name not in SYSTEM)]
         columns.extend(f"happened.{quoted(name)} AS {quoted(f'event__{name}')}" for name in fields)

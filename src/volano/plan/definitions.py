@@ -81,6 +81,7 @@ class CompiledSource(msgspec.Struct, frozen=True, omit_defaults=True):
         change: how the table changes: empty (append), slowly_changing or snapshots. The id columns of snapshots end
             with the event time.
         valid_to: the column until which a row of a slowly changing table holds.
+        widened: columns that held whole numbers once, noted by the plan: an event that is sent again is known by them.
     """
 
     name: str
@@ -97,6 +98,7 @@ class CompiledSource(msgspec.Struct, frozen=True, omit_defaults=True):
     accept_late_us: int | None = None
     change: str = ""
     valid_to: str | None = None
+    widened: tuple[str, ...] = ()
 
 
 class CompiledJoin(msgspec.Struct, frozen=True, omit_defaults=True):

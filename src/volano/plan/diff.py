@@ -16,6 +16,7 @@ from volano.plan.definitions import (
     CompiledSource,
     CompiledView,
 )
+from volano.plan.evolution import Evolution, changes_of
 from volano.values.instants import format_duration
 from volano.values.schema import Schema
 
@@ -105,7 +106,7 @@ def _changes(before: CompiledProject, after: CompiledProject, field: str, kind: 
 
 def _category(kind: str, old: Any, new: Any) -> Category:
     changed = {name for name in old.__struct_fields__ if getattr(old, name) != getattr(new, name)}
-    changed -= {"definition_hash"}
+    changed -= {"definition_hash", "widened"}
     if changed <= _METADATA[kind]:
         return Category.METADATA
     return Category.WIDENING if _widens(old, new, changed - _METADATA[kind]) else Category.BREAKING
@@ -115,7 +116,7 @@ def _widens(old: Any, new: Any, changed: set[str]) -> bool:
     """Whether the difference only adds."""
     match old, new:
         case CompiledSource(), CompiledSource():
-            schema_widens = widens(old.schema, new.schema)
+            schema_widens = all(each.evolution is not Evolution.BREAKING for each in changes_of(old, new))
             return changed <= {"schema", "stream"} and schema_widens and (new.stream or not old.stream)
         case CompiledView(), CompiledView():
             return changed <= {"features", "projection"} and all(
@@ -147,7 +148,7 @@ def _details(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
     """What differs, as `path: before → after`, one line each."""
     if isinstance(old, msgspec.Struct) and type(old) is type(new):
         for name in old.__struct_fields__:
-            if name != "definition_hash":
+            if name not in ("definition_hash", "widened"):
                 yield from _details(getattr(old, name), getattr(new, name), f"{prefix}.{name}".strip("."))
     elif isinstance(old, tuple) and isinstance(new, tuple) and _are_named((*old, *new)):
         before, after = ({item.name: item for item in items} for items in (old, new))

@@ -8,6 +8,7 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from volano.plan.diff import Category, Change
+from volano.plan.evolution import Evolution, SchemaChange
 from volano.plan.impact import Impact, StateSize
 from volano.plan.plan import Plan
 from volano.plan.steps import (
@@ -17,6 +18,7 @@ from volano.plan.steps import (
     PublishState,
     RegisterDefinitions,
     RetireState,
+    RetypeColumns,
     Step,
     StoreBundle,
     WidenTable,
@@ -34,6 +36,9 @@ _SIGNS: Final = {
 }
 
 
+_EVOLUTION: Final = {Evolution.COMPATIBLE: "+", Evolution.WIDENING: "~", Evolution.BREAKING: "!"}
+
+
 def explain(plan: Plan) -> str:
     """A plan as text: changes, consequences, steps, warnings."""
     since = f"against {plan.based_on[:12]}" if plan.based_on else "first apply"
@@ -42,6 +47,8 @@ def explain(plan: Plan) -> str:
         lines += ["", "Nothing to do: what is declared is in force."]
     if plan.changes:
         lines += ["", "Changes", *(line for change in plan.changes for line in _change(change))]
+    if plan.evolution:
+        lines += ["", "Producers", *(line for change in plan.evolution for line in _evolution(change))]
     consequences = list(_impact(plan.impact))
     if consequences:
         lines += ["", "Consequences", *consequences]
@@ -67,6 +74,9 @@ def explain_step(step: Step) -> str:
             return f"create table {table} ({_names(columns)})"
         case WidenTable(table=table, columns=columns):
             return f"widen table {table} by {_names(columns)}"
+        case RetypeColumns(table=table, columns=columns):
+            wider = ", ".join(f"{field.name} as {field.dtype}" for field in columns.fields)
+            return f"write table {table} again with {wider}"
         case HandOver(source=source, table=""):
             return f"start source {source} without a past"
         case HandOver(source=source, table=table):
@@ -102,6 +112,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             {"id": step_id(step), "says": explain_step(step), **msgspec.to_builtins(step)}
             for step in plan.steps
         ],
+        "evolution": msgspec.to_builtins(plan.evolution),
         "warnings": list(plan.warnings),
     }
 
@@ -111,6 +122,12 @@ def _change(change: Change) -> Iterator[str]:
     yield f"  {_SIGNS[change.category]} {change.kind} {change.name}{marked}"
     for detail in change.details:
         yield f"      {detail}"
+
+
+def _evolution(change: SchemaChange) -> Iterator[str]:
+    yield f"  {_EVOLUTION[change.evolution]} {change.source}.{change.field} ({change.evolution}): {change.consequence}"
+    if change.mend:
+        yield f"      to do without: {change.mend}"
 
 
 def _impact(impact: Impact) -> Iterator[str]:

@@ -6,6 +6,7 @@ import msgspec
 
 from volano.plan.definitions import CompiledProject
 from volano.plan.diff import Change
+from volano.plan.evolution import Evolution, SchemaChange
 from volano.plan.impact import Impact
 from volano.plan.state import StateGroup
 from volano.plan.steps import Step
@@ -44,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
         changes: against the applied definitions.
         steps: in the order of execution.
         warnings: what the author should think about.
+        evolution: what changes for producers of events.
     """
 
     project: CompiledProject
@@ -54,11 +56,17 @@ class Plan(msgspec.Struct, frozen=True):
     impact: Impact
     steps: tuple[Step, ...]
     warnings: tuple[str, ...] = ()
+    evolution: tuple[SchemaChange, ...] = ()
 
     @property
     def id(self) -> str:
         """The same for the same plan, in every process: under it apply notes which steps are done."""
         return content_hash([self.project, self.bundle, self.based_on, self.steps])[:16]
+
+    @property
+    def breaks(self) -> tuple[SchemaChange, ...]:
+        """The changes by which events that producers send today would be set aside."""
+        return tuple(change for change in self.evolution if change.evolution is Evolution.BREAKING)
 
     @property
     def is_empty(self) -> bool:

@@ -35,6 +35,13 @@ class WidenTable(msgspec.Struct, frozen=True, tag="widen_table", tag_field="step
     columns: Schema
 
 
+class RetypeColumns(msgspec.Struct, frozen=True, tag="retype_columns", tag_field="step"):
+    """Give columns of a lake table a wider type; rows written before are written again with it, and mean the same."""
+
+    table: str
+    columns: Schema
+
+
 class HandOver(msgspec.Struct, frozen=True, tag="hand_over", tag_field="step"):
     """Pin the instant at which a source goes over from its table to its stream, and the table's snapshot.
 
@@ -83,6 +90,7 @@ Step: TypeAlias = (
     StoreBundle
     | CreateTable
     | WidenTable
+    | RetypeColumns
     | HandOver
     | BackfillGroup
     | PublishState

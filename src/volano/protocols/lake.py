@@ -94,9 +94,11 @@ class LakeWriter(LakeReader, Protocol):
     """The committer's side."""
 
     def create(self, table: str, schema: pa.Schema, *, partition_by: Sequence[str] = ()) -> None:
-        """Create a table, or widen it by the columns it lacks. The same schema again does nothing.
+        """Create a table, or widen it: by the columns it lacks, and whole numbers (int64) into float64.
 
-        Raises StateMismatchError when a column changes its type.
+        The same schema again does nothing, nor does int64 for a column that was widened. Earlier versions keep their
+        types. Raises StateMismatchError when a column changes its type otherwise, or holds a number that float64 does
+        not; then the table is as it was.
         """
         ...
 

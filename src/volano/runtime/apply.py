@@ -43,6 +43,7 @@ from volano.plan.steps import (
     PublishState,
     RegisterDefinitions,
     RetireState,
+    RetypeColumns,
     Step,
     StoreBundle,
     WidenTable,
@@ -232,7 +233,7 @@ class Application:
         match step:
             case StoreBundle():
                 return self._store_bundle(step)
-            case CreateTable() | WidenTable():
+            case CreateTable() | WidenTable() | RetypeColumns():
                 self._stores.lake.create(step.table, lake_tables(self._plan.project)[step.table])
                 return ""
             case HandOver():

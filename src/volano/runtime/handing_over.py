@@ -184,6 +184,7 @@ def _set_aside(schema: SourceSchema, events: list[dict[str, Any]], handover: Han
                 "receipt_id": uuid7(handover.stamp, entropy),
                 "source": handover.source,
                 "event_id": schema.salvage_id(event),
+                "operation": Operation.INSERT.value,
                 "revision": TABLE_REVISION,
                 "status": ReceiptStatus.QUARANTINED.value,
                 "reason": reason,
@@ -194,5 +195,5 @@ def _set_aside(schema: SourceSchema, events: list[dict[str, Any]], handover: Han
                 "applied_at": handover.stamp,
             }
         )
-    columns = [pa.array([row[field.name] for row in rows], field.type) for field in QUARANTINE_COLUMNS]
+    columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in QUARANTINE_COLUMNS]
     return pa.Table.from_arrays(columns, schema=QUARANTINE_COLUMNS)

@@ -48,7 +48,8 @@ def replay(
     done: list[Replay] = []
     for row in rows:
         payload = edited(row, edits) if event is None else event
-        operation, number = Operation(row.operation), row.revision
+        # A row of a table that was handed over has a revision below zero; sent in, it is pushed.
+        operation, number = Operation(row.operation), max(row.revision, 0)
         if revision is not None:
             operation = Operation.CORRECT if operation is Operation.INSERT else operation
             number = revision

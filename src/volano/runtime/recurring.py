@@ -13,6 +13,7 @@ from volano.runtime.config import Config
 from volano.runtime.jobs import Job, JobState, read_state
 from volano.runtime.labelling import labelled_decisions, update_labels
 from volano.runtime.learning import Learner
+from volano.runtime.outdated import flag_outdated
 from volano.runtime.refreshing import refresh, refresh_every_us
 from volano.runtime.session import Session
 from volano.runtime.shadowing import score_open_shadows
@@ -74,10 +75,13 @@ def job_states(applied: Applied, config: Config, catalog: CatalogReader) -> list
 
 
 def label_until(session: Session, at: Instant) -> int:
-    """Bring labels up to date as of an instant; returns how many rows were appended.
+    """Bring labels up to date as of an instant, and flag the models that learnt from what changed.
 
     First as of every earlier cut-off at which a retraining is still to be done: it learns from the labels as computed
     by then, and once they are up to date as of a later instant those are not computed any more.
+
+    Returns:
+        How many label rows were appended.
     """
     every, catalog = schedule(session.applied, session.stores.config), session.stores.catalog
     due = {at}
@@ -86,7 +90,9 @@ def label_until(session: Session, at: Instant) -> int:
             cutoff = floor_to(at, every_us)
             if read_state(catalog, name, every_us, since=session.applied.at).done_until < cutoff:
                 due.add(cutoff)
-    return sum(update_labels(session, as_of=cutoff) for cutoff in sorted(due))
+    n_rows = sum(update_labels(session, as_of=cutoff) for cutoff in sorted(due))
+    flag_outdated(session, as_of=at)
+    return n_rows
 
 
 def _prune(session: Session, at: Instant) -> str:

@@ -13,6 +13,7 @@ from volano.runtime.bundle_shelf import BundleShelf
 from volano.runtime.definitions import Definitions
 from volano.runtime.failing import read_failing
 from volano.runtime.jobs import JobStatus, status_of
+from volano.runtime.outdated import OutdatedModel, read_outdated
 from volano.runtime.recurring import job_states
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
@@ -44,6 +45,7 @@ class Status(msgspec.Struct, frozen=True):
         account: where everything accepted ended: events, decisions and shadow scores together.
         too_late: source -> stored events that came later than it accepts, so that they change no feature.
         failing: views that lack rows, because their projections could not take them.
+        outdated: champions that learnt from, or were judged on, labels which have changed since; and what to do.
     """
 
     namespace: str
@@ -58,6 +60,7 @@ class Status(msgspec.Struct, frozen=True):
     too_late: dict[str, int]
     failing: tuple[FailingView, ...]
     jobs: tuple[JobStatus, ...] = ()
+    outdated: tuple[OutdatedModel, ...] = ()
 
 
 def read_status(stores: Stores, now: Instant) -> Status:
@@ -66,14 +69,18 @@ def read_status(stores: Stores, now: Instant) -> Status:
     last = stores.apply_log_reader.last()
     lake = stores.lake
     accepted = total(stores.journal_reader, stores.apply_log_reader, lake)
+    decisions = (
+        ()
+        if applied is None
+        else tuple(_serving(stores, applied, name) for name in applied.project.decisions)
+    )
+    serving = {each.champion for each in decisions}
     return Status(
         namespace=stores.config.namespace,
         data=str(stores.data),
         applied_at="never" if applied is None else format_instant(applied.at),
         bundle="" if applied is None else applied.bundle[:12],
-        decisions=()
-        if applied is None
-        else tuple(_serving(stores, applied, name) for name in applied.project.decisions),
+        decisions=decisions,
         last_stamp="never" if last is None else format_instant(last.last_stamp),
         batches_applied=0 if last is None else last.sequence,
         tables={name: version for name in lake.tables() if (version := lake.version(name)) is not None},
@@ -81,6 +88,7 @@ def read_status(stores: Stores, now: Instant) -> Status:
         too_late=accepted.too_late,
         failing=() if applied is None else read_failing(stores, applied),
         jobs=() if applied is None else tuple(_jobs(applied, stores, now)),
+        outdated=tuple(each for each in read_outdated(stores.catalog) if each.version in serving),
     )
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from volano.collect.receipts import committed_until
 from volano.compile.state import state_groups
 from volano.decide.explain import ExplainedDecision
-from volano.errors import NotReadyError, PartlyAppliedError, StoreBusyError
+from volano.errors import NotReadyError, PartlyAppliedError, PlanRefused, StoreBusyError
 from volano.learn.train import get_version
 from volano.learn.training_set import Difference, TrainingSet
 from volano.plan.plan import Plan
@@ -109,8 +109,12 @@ class Workplace:
         """Plan the folder's definitions against what is in force."""
         return make_plan(self._folder, self.stores).plan
 
-    def apply(self, reporter: Reporter | None = None) -> Applied:
-        """Plan and carry out."""
+    def apply(self, reporter: Reporter | None = None, *, allow_breaking: bool = False) -> Applied:
+        """Plan and carry out.
+
+        Raises:
+            PlanRefused: producers of today would have events set aside, and nobody allowed that.
+        """
         with self._at_work():
             applied, _ = find_applied(self.stores.catalog)
             if applied is not None:
@@ -119,6 +123,8 @@ class Workplace:
             try:
                 while True:
                     planned = make_plan(self._folder, self.stores)
+                    if not allow_breaking:
+                        _refuse_breaking(planned.plan)
                     told = reporter or self._reporter
                     beside = Beside(self.stores) if self._is_beside else None
                     application = Application(
@@ -414,6 +420,16 @@ class Workplace:
         """What hangs on the session is made anew on the next use."""
         for name in ("jobs", "learner", "session"):
             self.__dict__.pop(name, None)
+
+
+def _refuse_breaking(plan: Plan) -> None:
+    if plan.breaks:
+        raise PlanRefused(
+            "\n".join(f"{change.source}.{change.field}: {change.consequence}." for change in plan.breaks),
+            where="producers of events",
+            mend="; ".join(dict.fromkeys(change.mend for change in plan.breaks))
+            + "; or allow it: `volano apply --allow-breaking`",
+        )
 
 
 def _actor() -> str:

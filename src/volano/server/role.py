@@ -19,7 +19,7 @@ from typing import Final
 
 from volano.errors import VolanoError
 from volano.runtime.applied import Applied, get_applied
-from volano.runtime.clock import SystemClock
+from volano.runtime.clock import FileClock, SystemClock
 from volano.runtime.config import Config, read_config
 from volano.runtime.processes.applier import run_applier
 from volano.runtime.processes.committer import run_committer
@@ -36,18 +36,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one role until told to stop; returns the exit status."""
     given = _parse(arguments)
     folder = Path(given.folder)
+    clock = SystemClock() if given.clock is None else FileClock(given.clock)
     try:
         if given.role == WORKER:
-            _run_worker(folder, given.name, given.fd, needs_token=given.needs_token)
+            _run_worker(folder, given.name, clock, given.fd, needs_token=given.needs_token)
         else:
-            _run_background(folder, given.role)
+            _run_background(folder, given.role, clock)
     except VolanoError as error:
         _say(f"{given.name}: {error}")
         return 1
     return 0
 
 
-def _run_background(folder: Path, role: str) -> None:
+def _run_background(folder: Path, role: str, clock: SystemClock | FileClock) -> None:
     stop = Event()
 
     def ask(_signal: int, _frame: FrameType | None) -> None:
@@ -61,7 +62,7 @@ def _run_background(folder: Path, role: str) -> None:
     try:
 
         def open_session(applied: Applied) -> Session:
-            return Session(stores, applied, SystemClock(), os.urandom, applies=role == APPLIER)
+            return Session(stores, applied, clock, os.urandom, applies=role == APPLIER)
 
         session = open_session(get_applied(stores.catalog))
         if role == APPLIER:
@@ -72,14 +73,16 @@ def _run_background(folder: Path, role: str) -> None:
         stores.close()
 
 
-def _run_worker(folder: Path, name: str, fd: int, *, needs_token: bool) -> None:
+def _run_worker(
+    folder: Path, name: str, clock: SystemClock | FileClock, fd: int, *, needs_token: bool
+) -> None:
     import uvicorn
 
     from volano.runtime.processes.worker import Worker
     from volano.runtime.tokens import Tokens, list_tokens
     from volano.server.app import App
 
-    worker = Worker(folder, name, SystemClock(), os.urandom)
+    worker = Worker(folder, name, clock, os.urandom)
     config = worker.stores.config
     app = App(
         worker,
@@ -164,6 +167,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", required=True)
     parser.add_argument("--fd", type=int, default=-1)
     parser.add_argument("--needs-token", action="store_true")
+    parser.add_argument("--clock", type=Path, help="a replay clock in place of the machine's")
     return parser.parse_args(arguments)
 
 

@@ -24,13 +24,21 @@ from volano.server.role import APPLIER, COMMITTER, WORKER
 
 
 def serve(
-    folder: Path, host: str, port: int, *, workers: int, stop: Event, say: Callable[[str], None]
+    folder: Path,
+    host: str,
+    port: int,
+    *,
+    workers: int,
+    stop: Event,
+    say: Callable[[str], None],
+    replay: Path | None = None,
 ) -> None:
     """Serve a project until `stop` is set, then drain: no request is cut off, everything accepted is committed.
 
     Args:
         port: 0 takes a free one; `say` hears which.
         workers: how many HTTP workers.
+        replay: the file of a `FileClock` that every process goes by, for a rehearsal; `say` hears of it.
 
     Raises:
         ConfigError: the address lies beyond loopback and the project has no token; or it is taken.
@@ -44,10 +52,14 @@ def serve(
         _check(folder, host)
         beats.clear()
         address = _address(listener)
-        supervisor = Supervisor(_commands(folder, listener, workers, needs_token=not _is_loopback(host)), say)
+        options = () if replay is None else ("--clock", str(replay.resolve()))
+        commands = _commands(folder, listener, workers, options, needs_token=not _is_loopback(host))
+        supervisor = Supervisor(commands, say)
         try:
             supervisor.start(stop)
             beats.write(Beat("supervisor", os.getpid(), SystemClock().now(), address=address))
+            if replay is not None:
+                say(f"a rehearsal: time stands in {replay}")
             say(f"serving at {address}")
             supervisor.watch(stop)
             say("stopping: requests under way end, then everything accepted is applied and committed")
@@ -57,7 +69,9 @@ def serve(
             beats.clear()
 
 
-def _commands(folder: Path, listener: socket.socket, workers: int, *, needs_token: bool) -> list[Command]:
+def _commands(
+    folder: Path, listener: socket.socket, workers: int, options: tuple[str, ...], *, needs_token: bool
+) -> list[Command]:
     def argv(role: str, name: str, *more: str) -> tuple[str, ...]:
         return (
             sys.executable,
@@ -68,6 +82,7 @@ def _commands(folder: Path, listener: socket.socket, workers: int, *, needs_toke
             str(folder),
             "--name",
             name,
+            *options,
             *more,
         )
 

@@ -177,7 +177,9 @@ class DeltaLake:
         newest = self.version(table)
         missing: list[pa.Field] = []
         if newest is not None:
-            missing = _widening(table, wanted, tuple(partition_by), self._view(table, None))
+            missing, wider = _widening(table, wanted, tuple(partition_by), self._view(table, None))
+            if wider:
+                return self._retyped(table, wider) and not missing
             if not missing:
                 return True
         try:
@@ -325,6 +327,37 @@ class DeltaLake:
         except OSError as error:
             raise from_os_error(error, path) from error
         return Vacuumed(len(files), sum(n_bytes for _, n_bytes in files), len(entries))
+
+    def _retyped(self, table: str, wider: dict[str, pa.DataType]) -> bool:
+        """Write the files of a table again with wider types, in one commit; earlier versions keep theirs.
+
+        Returns:
+            False when somebody else has committed meanwhile; then nothing was done.
+        """
+        path, head, view = self._path(table), self._head(table), self._view(table, None)
+        schema = pa.schema([pa.field(f.name, wider.get(f.name, f.type)) for f in view.schema])
+        parts: list[delta_log.Part] = []
+        actions = [_schema_action(self._handle(table), schema)]
+        try:
+            for at in range(view.files.num_rows):
+                file = view.files.slice(at, 1)
+                (old,) = file.to_pylist()
+                rows = _fit(
+                    table, self._rows(table, view._replace(files=file), view.schema.names, {}), schema
+                )
+                values = {name: old[f"partition.{name}"] for name in view.partition_by}
+                part = delta_log.write_part(path, rows.drop_columns(list(view.partition_by)), values)
+                parts.append(part)
+                actions.append(delta_log.add_action(part, data_change=False))
+                actions.append(delta_log.remove_action(old["path"], old["size_bytes"], part.partition))
+            if self._commit(table, head, "CHANGE COLUMN", "", actions):
+                self._heads.pop(table, None)
+                return True
+        except BaseException:  # removes what no commit names, then raises it again
+            delta_log.remove_parts(path, parts)
+            raise
+        delta_log.remove_parts(path, parts)
+        return False
 
     # --- the log ----------------------------------------------------------------------------------
 
@@ -511,13 +544,17 @@ def _normal_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field(field.name, _normal_type(field.type)) for field in schema])
 
 
-def _widening(table: str, wanted: pa.Schema, partition_by: tuple[str, ...], present: _View) -> list[pa.Field]:
-    """The fields that a table lacks."""
-    changed = [
-        f"{field.name}: {present.schema.field(field.name).type} → {field.type}"
-        for field in wanted
-        if field.name in present.schema.names and present.schema.field(field.name).type != field.type
-    ]
+def _widening(
+    table: str, wanted: pa.Schema, partition_by: tuple[str, ...], present: _View
+) -> tuple[list[pa.Field], dict[str, pa.DataType]]:
+    """The fields that a table lacks, and the wider types of columns that it has."""
+    changed, wider = [], {}
+    for field in wanted:
+        held = present.schema.field(field.name).type if field.name in present.schema.names else field.type
+        if (held, field.type) == (pa.int64(), pa.float64()):
+            wider[field.name] = field.type
+        elif held != field.type and (held, field.type) != (pa.float64(), pa.int64()):
+            changed.append(f"{field.name}: {held} → {field.type}")
     if partition_by != present.partition_by:
         changed.append(f"partitions: {present.partition_by} → {partition_by}")
     if changed:
@@ -526,7 +563,20 @@ def _widening(table: str, wanted: pa.Schema, partition_by: tuple[str, ...], pres
             where=table,
             mend="give the changed column a new name, or start a new table",
         )
-    return [field for field in wanted if field.name not in present.schema.names]
+    return [field for field in wanted if field.name not in present.schema.names], wider
+
+
+def _schema_action(handle: deltalake.DeltaTable, schema: pa.Schema) -> dict[str, Any]:
+    known = handle.metadata()
+    kept = {
+        "id": str(known.id),
+        "name": known.name,
+        "description": known.description,
+        "partitionColumns": list(known.partition_columns),
+        "configuration": dict(known.configuration),
+        "createdTime": known.created_time,
+    }
+    return delta_log.schema_action(kept, deltalake.Schema.from_arrow(schema).to_json())
 
 
 def _fit(table: str, rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -140,6 +140,16 @@ def remove_action(path: str, n_bytes: int, partition: Mapping[str, str | None]) 
     }
 
 
+def schema_action(known: Mapping[str, Any], schema: str) -> dict[str, Any]:
+    """The log action that gives a table another schema; everything else of it stays.
+
+    Args:
+        known: of the table: id, name, description, partitionColumns, configuration, createdTime.
+        schema: as Delta's JSON.
+    """
+    return {"metaData": {**known, "format": {"provider": "parquet", "options": {}}, "schemaString": schema}}
+
+
 def transaction_action(writer: str, sequence: int) -> dict[str, Any]:
     """The log action that remembers how far a writer has come."""
     return {"txn": {"appId": writer, "version": sequence, "lastUpdated": _now_ms()}}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 
 from volano.protocols.reporter import Reporter
-from volano.runtime.clock import ReplayClock
+from volano.runtime.clock import FileClock, ReplayClock
 from volano.runtime.demo.flights_data import World
 from volano.runtime.workplace import Workplace
 from volano.values.instants import BEGINNING, DAY_US, HOUR_US, MINUTE_US, Instant, format_instant
@@ -49,17 +49,76 @@ class Replayed(NamedTuple):
     n_observations: int
 
 
+class Entrance(Protocol):
+    """How what comes reaches the platform, and becomes visible."""
+
+    def decide(self, decision: str, request: Values) -> None:
+        """Ask for a decision, now."""
+        ...
+
+    def observe(self, source: str, event: Values) -> None:
+        """Hand an event in; it may wait for the next `settle` to be visible."""
+        ...
+
+    def settle(self) -> Instant:
+        """Make everything that was handed in visible; the first instant at which whoever asks surely sees it."""
+        ...
+
+    def run_due(self) -> None:
+        """Run the jobs that are due."""
+        ...
+
+    def finish(self) -> None:
+        """Commit everything."""
+        ...
+
+    def champion(self, decision: str) -> str:
+        """The model version that decides; empty before the first."""
+        ...
+
+
+class OwnProcess:
+    """In this process, by the calls that a served project makes too."""
+
+    def __init__(self, work: Workplace) -> None:
+        self._work = work
+
+    def decide(self, decision: str, request: Values) -> None:
+        self._work.session.decide(decision, request)
+
+    def observe(self, source: str, event: Values) -> None:
+        # Kept through a kill at once, through a loss of power from the next turn on.
+        self._work.session.observe(source, [event], sync=False)
+
+    def settle(self) -> Instant:
+        self._work.session.drain()
+        # Each record took a microsecond: whoever decides now, decides after what is visible.
+        return self._work.session.applier.last_stamp
+
+    def run_due(self) -> None:
+        self._work.run_due()
+
+    def finish(self) -> None:
+        self._work.session.drain(commit=True)
+
+    def champion(self, decision: str) -> str:
+        champion = self._work.session.decider.serving(decision).champion
+        return "" if champion is None else champion.version.version
+
+
 class Replay:
     """Turns simulated time.
 
     Args:
-        work: the applied project, with a release.
+        entrance: of the applied project, with a release.
         clock: its clock; the replay moves it.
         decision: what the world's requests ask for.
     """
 
-    def __init__(self, work: Workplace, clock: ReplayClock, decision: str, reporter: Reporter) -> None:
-        self._work = work
+    def __init__(
+        self, entrance: Entrance, clock: ReplayClock | FileClock, decision: str, reporter: Reporter
+    ) -> None:
+        self._entrance = entrance
         self._clock = clock
         self._decision = decision
         self._reporter = reporter
@@ -80,7 +139,7 @@ class Replay:
             rate = (self._n_decisions - n_before) / (time.perf_counter() - began)
             self._tell(day, rate)
         self._turn(until)
-        self._work.session.drain(commit=True)
+        self._entrance.finish()
         self._reporter.finished(f"{self._n_decisions:,} decisions, {self._n_observations:,} observations")
         return Replayed(self._n_decisions, self._n_observations)
 
@@ -100,11 +159,10 @@ class Replay:
     def _take(self, arrival: Arrival) -> None:
         self._n_waiting += 1
         if arrival.source == REQUESTS:
-            self._work.session.decide(self._decision, arrival.values)
+            self._entrance.decide(self._decision, arrival.values)
             self._n_decisions += 1
         else:
-            # Kept through a kill at once, through a loss of power from the next turn on.
-            self._work.session.observe(arrival.source, [arrival.values], sync=False)
+            self._entrance.observe(arrival.source, arrival.values)
             self._n_observations += 1
 
     def _turn(self, at: Instant) -> None:
@@ -112,20 +170,17 @@ class Replay:
         self._pass_to(at)
         is_time = self._n_waiting >= WORTH_A_DRAIN or at - self._drained_at >= WAIT_AT_MOST_US
         if self._n_waiting and is_time:
-            self._work.session.drain()
+            self._pass_to(self._entrance.settle())
             self._n_waiting = 0
             self._drained_at = at
-            # Each record took a microsecond: whoever decides now, decides after what is visible.
-            self._pass_to(self._work.session.applier.last_stamp)
-        self._work.run_due()
+        self._entrance.run_due()
 
     def _pass_to(self, at: Instant) -> None:
         """Move the clock forward, never back."""
         self._clock.advance_to(max(at, self._clock.now()))
 
     def _tell(self, day: Instant, rate: float) -> None:
-        champion = self._work.session.decider.serving(self._decision).champion
-        serving = "none" if champion is None else champion.version.version
+        serving = self._entrance.champion(self._decision) or "none"
         note = f"{format_instant(day)[:10]}  {rate:,.0f} decisions/s  champion {serving}"
         self._reporter.advanced(self._n_decisions + self._n_observations, note)
 

@@ -15,7 +15,7 @@ from volano.protocols.reporter import Reporter
 from volano.runtime.clock import ReplayClock
 from volano.runtime.config import CONFIG_FILE
 from volano.runtime.demo.flights_data import World, data_folder, load_world
-from volano.runtime.demo.replay import Replay
+from volano.runtime.demo.replay import OwnProcess, Replay
 from volano.runtime.demo.report import Report, make_report, render
 from volano.runtime.silence import Silence
 from volano.runtime.templates import write_template
@@ -94,7 +94,7 @@ def run_demo(
     try:
         work.apply(told)
         _release_first(work, told)
-        replayed = Replay(work, clock, _DECISION, told).run(world, since=HAND_OVER, until=until)
+        replayed = Replay(OwnProcess(work), clock, _DECISION, told).run(world, since=HAND_OVER, until=until)
         told.started("measuring")
         made = make_report(work.session, _DECISION, replayed)
         told.finished()

@@ -208,6 +208,32 @@ class LakeConformance:
         with pytest.raises(StateMismatchError):
             lake.append("fact", pa.table({"other": [1]}), writer="committer", sequence=4)
 
+    def test_whole_numbers_widen_into_floats(self, tmp_path: Path) -> None:
+        """Old rows are read as floats, old versions as they were; a number that is no float64 refuses the whole."""
+        lake = self.open(tmp_path)
+        narrow = pa.schema([("id", pa.string()), ("n", pa.int64()), ("big", pa.int64())])
+        wide = pa.schema([("id", pa.string()), ("n", pa.float64()), ("big", pa.int64())])
+        lake.create("fact", narrow)
+        rows = pa.table({"id": ["a", "b"], "n": [1, None], "big": [2**60 + 1, 0]}, schema=narrow)
+        lake.append("fact", rows, writer="committer", sequence=1)
+        before = lake.version("fact")
+        lake.create("fact", wide)
+        lake.append("fact", pa.table({"id": ["c"], "n": [1.5], "big": [3]}), writer="committer", sequence=2)
+        lake.create("fact", narrow)  # who knows the old types only finds what it needs, and may append
+        lake.append("fact", rows.slice(0, 1), writer="committer", sequence=3)
+        lake.append("fact", rows.slice(0, 1), writer="committer", sequence=3)
+        for each in (lake, self.open(tmp_path)):
+            found = each.read("fact").sort_by("id")
+            assert found["n"].to_pylist() == [1.0, 1.0, None, 1.5]
+            assert found["n"].type == pa.float64()
+            assert found["big"].to_pylist()[0] == 2**60 + 1
+            assert each.read("fact", where={"n": (1.0, 1.6)}).num_rows == 3
+            assert each.read("fact", version=before).sort_by("id").equals(rows)
+            assert each.committed("fact", "committer") == 3
+        with pytest.raises(StateMismatchError):
+            lake.create("fact", pa.schema([("big", pa.float64())]))
+        assert self.open(tmp_path).read("fact").schema.field("big").type == pa.int64()
+
     def test_partitions_change_nothing_but_speed(self, tmp_path: Path) -> None:
         """A partitioned table reads as an unpartitioned one does, with its columns in order."""
         lake = self.open(tmp_path)
