@@ -39,7 +39,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         commit_every: how often the committer writes the lake; larger batches are cheaper.
         label_every: how often labels are brought up to date.
         future_tolerance: how far in the future an event's own time may lie at the door.
-        parent_within: how long an exposure or action taken waits for the decision that it names.
+        parent_within: how long an exposure, action taken or observation waits for the decision that it names.
         keep_replaced: how long the lake keeps files that newer ones replaced, for readers that are at them.
         max_body_mib: most that the body of one HTTP request may have.
         max_batch_events: most events that one HTTP request may bring.

@@ -18,9 +18,11 @@ from volano.compile.judging import can_judge
 from volano.organize.attribution import ATTRIBUTION_SCHEMA
 from volano.organize.facts import Facts
 from volano.organize.labels import LABEL_SCHEMA, NOTHING, Derived, Evidence, attribute, may_change
+from volano.organize.orphans import names_decisions
 from volano.plan.built_in import EXPOSURE, fact_table
 from volano.plan.definitions import DECISION_ID, CompiledDecision, CompiledLabel, CompiledProject
 from volano.protocols.lake import LakeReader
+from volano.runtime.orphans import orphans
 from volano.runtime.session import Session
 from volano.values.identities import content_hash
 from volano.values.instants import BEGINNING, Instant
@@ -40,10 +42,20 @@ def labelled_decisions(project: CompiledProject) -> Iterator[tuple[CompiledDecis
 
 
 class Watermark(msgspec.Struct, frozen=True):
-    """A label of the decisions of one bundle is up to date as of an instant, by one definition."""
+    """A label of the decisions of one bundle is up to date as of an instant, by one definition.
+
+    Args:
+        seen: the newest stamp that was there then, if that is older: what is stamped later in the very instant is new.
+    """
 
     definition: str
     as_of: Instant
+    seen: Instant | None = None
+
+    @property
+    def since(self) -> Instant:
+        """What became known later than this has not been looked at."""
+        return self.as_of if self.seen is None else min(self.as_of, self.seen)
 
 
 class _Judge(NamedTuple):
@@ -74,6 +86,8 @@ def update_labels(session: Session, *, as_of: Instant) -> int:
     lake.create(LABELS, LABEL_SCHEMA)
     lake.create(ATTRIBUTION, ATTRIBUTION_SCHEMA)
     n_rows = 0
+    last = session.stores.apply_log_reader.last()
+    seen = BEGINNING if last is None else last.last_stamp
     for decision in session.definitions.decisions():
         stream = f"labels/{decision}"
         entry = catalog.last_entry(stream)
@@ -82,8 +96,9 @@ def update_labels(session: Session, *, as_of: Instant) -> int:
         if not judges:
             continue
         found = [_changed(session, decision, judge, as_of) for judge in judges]
+        pairs = pa.concat_tables([each.attribution for each in found])
         for table, changed in (
-            (ATTRIBUTION, pa.concat_tables([each.attribution for each in found])),
+            (ATTRIBUTION, pa.concat_tables([pairs, _orphans(session, decision, pairs, marks, as_of, seen)])),
             (LABELS, pa.concat_tables([each.labels for each in found])),
         ):
             if changed.num_rows:
@@ -91,11 +106,39 @@ def update_labels(session: Session, *, as_of: Instant) -> int:
                 writer = f"labels/{decision}"
                 lake.append(table, changed, writer=writer, sequence=lake.committed(table, writer) + 1)
         for judge in judges:
-            mark = Watermark(_definition(judge.label), as_of)
+            mark = Watermark(_definition(judge.label), as_of, seen)
             marks |= {f"{judge.label.name}/{bundle}": mark for bundle in judge.bundles}
         catalog.append(stream, [msgspec.json.encode(marks)], at=as_of)
         n_rows += sum(each.labels.num_rows for each in found)
     return n_rows
+
+
+def _orphans(
+    session: Session,
+    decision: str,
+    pairs: pa.Table,
+    marks: dict[str, Watermark],
+    as_of: Instant,
+    seen: Instant,
+) -> pa.Table:
+    """Rows of observations whose decision has not come, for the label in force; sets its mark."""
+    label = _label_of(session.applied.project, decision)
+    if label is None or names_decisions(label) is None:
+        return ATTRIBUTION_SCHEMA.empty_table()
+    within_us, key = session.stores.config.parent_within_us, f"{label.name}/orphans"
+    definition = content_hash([_definition(label), within_us])[:16]
+    mark = marks.get(key)
+    if mark is not None and mark.definition != definition:
+        mark = None
+    if mark is not None and as_of <= mark.as_of:
+        return ATTRIBUTION_SCHEMA.empty_table()
+    since = BEGINNING if mark is None else mark.since
+    waiting_since = max(since - within_us, BEGINNING)
+    reach = _reach(session.stores.lake, session.facts, label.source, waiting_since, as_of)
+    marks[key] = Watermark(definition, as_of, seen)
+    return orphans(
+        session, decision, label, pairs, since=since, reach=reach, as_of=as_of, written_in=ATTRIBUTION
+    )
 
 
 def _judges(
@@ -119,9 +162,11 @@ def _judges(
             definition = _definition(label)
             beside.setdefault((definition, declared_in), []).append(bundle)
             mark = marks.get(f"{label.name}/{bundle}")
-            since = BEGINNING if mark is None or mark.definition != definition else mark.as_of
-            if as_of > since:
+            if mark is not None and mark.definition != definition:
+                mark = None
+            if mark is None or as_of > mark.as_of:
                 labels[definition] = label
+                since = BEGINNING if mark is None else mark.since
                 due.setdefault((definition, declared_in, since), []).append(bundle)
     for (definition, declared_in, since), bundles in due.items():
         shared = tuple(beside[definition, declared_in])
