@@ -218,8 +218,6 @@ def test_a_click_that_is_taken_back_leaves_every_data_set(ads: Ads) -> None:
     assert ads.labels("the-impression")[-1] == ("retracted", None)
     ads.wait(4 * HOUR_US)
     assert ads.labels("the-impression")[-1] == ("mature", 0.0)
-    weights = (
-        "SELECT state, weight FROM attribution WHERE event_id = 'the-click' ORDER BY attached_at DESC LIMIT 1"
-    )
-    assert project.sql(weights).to_pylist() == [{"state": "detached", "weight": 0.0}]
+    assert project.sql("SELECT * FROM attribution WHERE event_id = 'the-click'").num_rows == 0
+    assert project.sql("SELECT * FROM fact_clicks WHERE click_id = 'the-click'").num_rows == 0
     assert not [finding for finding in project.check() if not finding.sound]
