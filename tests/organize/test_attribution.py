@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.organize.test_labels import HORIZON, INSTANT, SQL, as_rows, label
+from volano.errors import InvariantError
 from volano.kernels.standing import newest_rows
-from volano.organize.attribution import ATTACHED, DETACHED
+from volano.organize.attribution import ATTACHED, DETACHED, check_shares
 from volano.organize.labels import LATE, NOTHING, Derived, Evidence, attribute, may_change, state_as_of
 from volano.plan.definitions import CompiledLabel
 from volano.values.schema import DType
@@ -234,6 +235,16 @@ def test_a_pending_label_is_never_a_negative() -> None:
             assert derived.attribution.num_rows == 0
         taken_back = run(divided, TWO, Evidence(buys(("e", "u", 106, 106, 0.0, 108))), 109)
         assert taken_back.labels["value"].null_count == taken_back.labels.num_rows
+
+
+def test_an_outcome_that_is_given_away_twice_is_named() -> None:
+    rows = run(of(), TWO, Evidence(ONE_BUY), 120).attribution
+    check_shares(rows)
+    later = rows.set_column(
+        rows.column_names.index("weight"), rows.schema.field("weight"), pa.array([0.6, 0.5])
+    )
+    with pytest.raises(InvariantError, match="first 'e' of label 'late' to decisions of 'offer'"):
+        check_shares(pa.concat_tables([rows, later]))
 
 
 # --- the oracle: one decision at a time ----------------------------------------------------------------------

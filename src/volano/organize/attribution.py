@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from volano.errors import RequestError
+from volano.errors import InvariantError, RequestError
 from volano.kernels import attribution as kernel
 from volano.kernels.attribution import Credit, Decided, Happened, Keep, Rule, Touches
 from volano.kernels.history import KeyIndex
-from volano.kernels.standing import as_array, as_micros
+from volano.kernels.standing import as_array, as_micros, newest_rows
 from volano.plan.definitions import DECISION_ID, CompiledLabel
 from volano.records.journal import Operation
 from volano.values.arrow import INSTANT
@@ -276,6 +276,44 @@ def attribution_rows(
         },
         schema=ATTRIBUTION_SCHEMA,
     )
+
+
+def standing_pairs(rows: pa.Table) -> pa.Table:
+    """The pairs of event and decision that stand: of each the newest row, if it is attached.
+
+    Args:
+        rows: of `ATTRIBUTION_SCHEMA`, in the order in which they were written.
+    """
+    if not rows.num_rows:
+        return rows
+    names = ("label", "decision", "decision_id", "event_id")
+    keys = pc.binary_join_element_wise(*(rows[name].cast(pa.string()) for name in names), "\x1f")
+    newest = rows.take(pa.array(newest_rows(keys, as_micros(rows["attached_at"]))))
+    return newest.filter(pc.equal(newest["state"], ATTACHED))
+
+
+def check_shares(rows: pa.Table) -> None:
+    """The shares of one event in one label of one decision API sum to at most one, exactly.
+
+    Args:
+        rows: of `ATTRIBUTION_SCHEMA`.
+
+    Raises:
+        InvariantError: they do not; names the first such event.
+    """
+    names = ["label", "decision", "event_id"]
+    total = standing_pairs(rows).group_by(names, use_threads=False).aggregate([("weight", "sum")])
+    over = total.filter(pc.invert(pc.less_equal(total["weight_sum"], 1.0))).sort_by(
+        [(n, "ascending") for n in names]
+    )
+    if over.num_rows:
+        first = over.slice(0, 1).to_pylist()[0]
+        raise InvariantError(
+            f"{over.num_rows} events are given away more than once; first {first['event_id']!r} of label "
+            f"{first['label']!r} to decisions of {first['decision']!r}: {first['weight_sum']!r}.",
+            where="lake table attribution",
+            mend="keep the data folder as it is and report this: a promise is broken",
+        )
 
 
 def _columns(

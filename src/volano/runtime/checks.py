@@ -18,13 +18,14 @@ from volano.errors import AuthorCodeError, JobError, VolanoError
 from volano.learn.checks import check_disjoint, check_label_rows, check_releases
 from volano.learn.release import champions, history
 from volano.learn.training_set import check_unique, load, verify
+from volano.organize.attribution import check_shares
 from volano.organize.audit import AuditReport, audit
 from volano.organize.features import PointInTime
 from volano.records.learning import TrainingSetManifest
 from volano.records.receipt import Account
 from volano.runtime.datasets import rebuild
 from volano.runtime.freezing import PINNED, manifests
-from volano.runtime.labelling import read_labels
+from volano.runtime.labelling import ATTRIBUTION, read_labels
 from volano.runtime.recurring import job_states
 from volano.runtime.scratch import FileScratch
 from volano.runtime.session import Session
@@ -78,6 +79,7 @@ def run_checks(
         ),
         ("every view took every stored row", _taken),
         ("a pending label is never a value", _labels),
+        ("the shares of one outcome sum to at most one", _shares),
         ("training sets match their manifests", partial(_training_sets, most=most_sets)),
         ("every member of a training set has an id of its own", partial(_unique, most=most_sets)),
         ("the newest training set, rebuilt from its manifest, has the same content hash", _rebuilt),
@@ -195,6 +197,16 @@ def _labels(session: Session) -> str:
         check_label_rows(rows)
         n_rows += rows.num_rows
     return f"{n_rows:,} label rows"
+
+
+def _shares(session: Session) -> str:
+    lake = session.stores.lake
+    if lake.version(ATTRIBUTION) is None:
+        return "no outcome yet"
+    columns = ["label", "decision", "decision_id", "event_id", "state", "weight", "attached_at"]
+    rows = lake.read(ATTRIBUTION, columns=columns)
+    check_shares(rows)
+    return f"{rows.num_rows:,} attribution rows"
 
 
 def _chosen(known: Sequence[TrainingSetManifest], most: int | None) -> list[TrainingSetManifest]:
