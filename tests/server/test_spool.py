@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from volano.client import BufferedObserver, Receipt, RefusedError
+from volano.client import BufferedObserver, Receipt, RefusedError, UnreachableError
 from volano.stores.file_journal import FileJournalReader
 
 
@@ -46,3 +46,41 @@ def test_a_callback_that_fails_stops_nothing(tmp_path: Path) -> None:
     assert spool.flush(30)
     spool.close()
     assert calls == ["r-one", "r-one"]
+
+
+class _Taking:
+    """Stands for a client whose server takes everything, and may be away."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.is_away = False
+
+    def observe_many(self, source: str, events: list[bytes]) -> list[Receipt]:
+        if self.is_away:
+            raise UnreachableError("nobody answers")
+        self.taken += events
+        return [Receipt("r", "pending") for _ in events]
+
+
+def test_what_was_sent_is_deleted_and_what_was_not_is_sent_after_a_restart(tmp_path: Path) -> None:
+    server, events = _Taking(), [b"%04d" % n + b"x" * 200 for n in range(400)]
+    spool = BufferedObserver(server, tmp_path, segment_bytes=4_000)  # type: ignore[arg-type]
+    for event in events[:300]:
+        spool.observe("orders", event)
+    assert spool.flush(30)
+    assert spool.waiting_bytes == 0
+    spool.close()
+    assert len(list(tmp_path.glob("spool-*"))) <= 2
+    server.is_away = True
+    spool = BufferedObserver(server, tmp_path, segment_bytes=4_000)  # type: ignore[arg-type]
+    for event in events[300:]:
+        spool.observe("orders", event)
+    assert not spool.flush(0.2)
+    spool.close(timeout=0.1)
+    assert len(list(tmp_path.glob("spool-*"))) > 2
+    server.is_away = False
+    spool = BufferedObserver(server, tmp_path, segment_bytes=4_000)  # type: ignore[arg-type]
+    assert spool.flush(30)
+    spool.close()
+    assert server.taken == events
+    assert len(list(tmp_path.glob("spool-*"))) <= 2

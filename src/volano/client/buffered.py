@@ -36,13 +36,15 @@ class Spooled(NamedTuple):
 class BufferedObserver:
     """Takes observations without waiting for the network; nothing is lost when either side goes down.
 
-    What it took is on this machine's disk. It is sent in order, at least once; the server recognises what came twice by
-    the event's own id. What the server refuses is kept in the folder's `refused` journal, with the reason.
+    What it took is on this machine's disk until it was sent. It is sent in order, at least once; the server recognises
+    what came twice by the event's own id. What the server refuses is kept in the folder's `refused` journal, with the
+    reason.
     One process a folder.
 
     Args:
         client: sends.
         folder: the spool.
+        segment_bytes: how large one of its files grows; what was sent is deleted a file at a time.
         most_waiting_bytes: `observe` refuses while more waits.
         on_receipt: hears how the server took each event, also those it refused; called in the sending thread.
 
@@ -56,16 +58,20 @@ class BufferedObserver:
         folder: str | Path,
         *,
         most_waiting_bytes: int = 1 << 30,
+        segment_bytes: int = 8 << 20,
         on_receipt: Callable[[Spooled, Receipt], None] | None = None,
     ) -> None:
         self._client = client
         self._folder = Path(folder)
-        self._writer: JournalWriter = _adapter("journal_writer.file")(self._folder, "spool")
+        self._writer: JournalWriter = _adapter("journal_writer.file")(
+            self._folder, "spool", segment_bytes=segment_bytes
+        )
         self._reader: JournalReader = _adapter("journal_reader.file")(self._folder)
         self._refused: JournalWriter = _adapter("journal_writer.file")(self._folder / "refused", "spool")
         self._most_waiting_bytes = most_waiting_bytes
         self._on_receipt = on_receipt
         self._cursor = self._read_cursor()
+        self._forget()  # what a crash left
         self.trouble = ""
         """Why nothing could be sent at the last try; empty when something could."""
         self._wake = Event()
@@ -144,6 +150,7 @@ class BufferedObserver:
             # A new dict each time: `waiting_bytes` reads it in other threads.
             self._cursor = self._cursor | {segment: end for segment, _, end, _ in entries[:n_sent]}
             self._write_cursor()
+            self._forget()
 
     def _send_front(self, spooled: list[Spooled]) -> int:
         """Send the events of one source at the front; returns how many are done with."""
@@ -172,6 +179,15 @@ class BufferedObserver:
             for one, receipt in zip(front, receipts, strict=True):
                 self._on_receipt(one, receipt)
         return n
+
+    def _forget(self) -> None:
+        """Delete what was sent, a segment at a time: written down first, so that none of it is missed."""
+        if len(self._cursor) < 2:
+            return
+        gone = self._writer.forget(self._cursor)
+        if gone:
+            self._cursor = {segment: end for segment, end in self._cursor.items() if segment not in gone}
+            self._write_cursor()
 
     def _read_cursor(self) -> dict[str, int]:
         try:

@@ -35,6 +35,14 @@ class JournalWriter(Protocol):
         """
         ...
 
+    def forget(self, until: Cursor) -> list[str]:
+        """Delete segments of this writer that hold no record behind a cursor; returns their names.
+
+        Never the one that is written to. Only for a journal with one reader, which will not ask for what it has passed:
+        a spool, never a project's journal. A segment that a crash leaves is deleted by the next call.
+        """
+        ...
+
     def close(self) -> None:
         """Sync and release the segment."""
         ...

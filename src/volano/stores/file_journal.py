@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +65,11 @@ class FileJournalWriter:
         with self._mutex:
             self._segments.append(records, sync=sync)
 
+    def forget(self, until: Cursor) -> list[str]:
+        """Delete segments that hold no record behind a cursor (see `JournalWriter.forget`)."""
+        with self._mutex:
+            return self._segments.forget(until)
+
     def close(self) -> None:
         """Sync and release the segment and the lock."""
         with self._mutex:
@@ -101,9 +107,13 @@ class FileJournalReader:
     def ends(self) -> Cursor:
         """Where every segment ends now (see `JournalReader.ends`)."""
         try:
-            return {segment: self._segments.size(segment) for segment in self._segments.segments()}
+            ends = {}
+            for segment in self._segments.segments():
+                with suppress(FileNotFoundError):  # its writer has forgotten it since
+                    ends[segment] = self._segments.size(segment)
         except OSError as error:
             raise from_os_error(error, self._folder) from error
+        return ends
 
     def behind(self, after: Cursor) -> int:
         """How many bytes the journal holds after a cursor (see `JournalReader.behind`)."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -294,6 +294,25 @@ class SegmentWriter:
             self._sync()
         return start
 
+    def forget(self, until: Mapping[str, int]) -> list[str]:
+        """Delete own segments, but for the newest, that hold no record at or behind the offset that `until` names."""
+        reader = SegmentReader(self._files, self._folder)
+        try:
+            gone = [
+                segment
+                for segment in self._mine(reader)
+                if segment != self._segment
+                and segment in until
+                and not reader.read(segment, until[segment], 1)
+            ]
+            for segment in gone:
+                self._files.remove(self._folder / (segment + SUFFIX))
+            if gone:
+                self._files.sync_folder(self._folder)
+        except OSError as error:
+            raise from_os_error(error, self._folder) from error
+        return gone
+
     def close(self) -> None:
         """Sync, and give the segment and the lock up. Twice is the same as once."""
         if self._closed:
@@ -394,18 +413,22 @@ class SegmentWriter:
     def _open(self) -> None:
         """Recover every segment that is not sealed, and go on with the last one."""
         reader = SegmentReader(self._files, self._folder)
-        prefix = self._writer + "-"
-        mine = [
-            name
-            for name in reader.segments()
-            if name.startswith(prefix) and name[len(prefix) :].isdigit() and len(name) == len(prefix) + 8
-        ]
+        mine = self._mine(reader)
         for segment in mine:
-            self._number = int(segment[len(prefix) :])
+            self._number = int(segment.rpartition("-")[2])
             self._segment = segment
             last = segment == mine[-1]
             if not reader.is_sealed(segment):
                 self._recover(reader, segment, last)
+
+    def _mine(self, reader: SegmentReader) -> list[str]:
+        """The segments of this writer, the oldest first."""
+        prefix = self._writer + "-"
+        return [
+            name
+            for name in reader.segments()
+            if name.startswith(prefix) and name[len(prefix) :].isdigit() and len(name) == len(prefix) + 8
+        ]
 
     def _recover(self, reader: SegmentReader, segment: str, last: bool) -> None:
         """Cut off the torn tail of a segment and make what remains durable.

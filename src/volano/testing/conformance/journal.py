@@ -140,6 +140,23 @@ class JournalConformance:
         expected = [b"%s:%d" % (name, n) for name in (b"w0", b"w1") for n in range(10)]
         assert _records(self.open_reader(tmp_path).read({}, limit=EVERYTHING)) == expected
 
+    def test_a_writer_forgets_what_its_reader_has_passed(self, tmp_path: Path) -> None:
+        """Segments that a cursor has passed are deleted, but for the newest; what is left is read as before."""
+        for n in range(3):  # whoever opens again may go on with the last segment, or begin another one
+            writer = self.open_writer(tmp_path)
+            writer.append([b"%d" % n, b"%d again" % n], sync=True)
+            assert writer.forget({}) == []
+            writer.close()
+        reader, writer = self.open_reader(tmp_path), self.open_writer(tmp_path)
+        entries = reader.read({}, limit=EVERYTHING)
+        cursor = {entry.segment: entry.end for entry in entries[:-1]}
+        writer.forget(cursor)
+        assert reader.read(cursor, limit=EVERYTHING) == entries[-1:]
+        writer.append([b"new"], sync=True)
+        writer.close()
+        found = self.open_reader(tmp_path).read(cursor, limit=EVERYTHING)
+        assert _records(found) == [b"2 again", b"new"]
+
     def test_a_second_owner_is_refused(self, tmp_path: Path) -> None:
         """One writer name has one owner at a time, in this process or in another one."""
         journal = self.open_writer(tmp_path)
