@@ -7,6 +7,7 @@ stamps: nothing is stamped twice.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias, assert_never, cast
@@ -198,7 +199,7 @@ class Applier:
             return 0
         records = [decode_record(entry.record) for entry in entries]
         work = _Batch(self, records, entries)
-        applied = tuple(map(work.decide, records, stamps.take(len(records))))
+        applied = work.decide(stamps.take(len(records)))
         batch = ApplyBatch(self._sequence + 1, _ranges(entries), applied, stamps.last, self._bundle)
         # An apply log that names bytes which a loss of power takes away could not be followed.
         self._journal.sync({segment for segment, _, _ in batch.ranges})
@@ -274,8 +275,7 @@ class Applier:
         found = list(applied_entries(self._journal, [batch]))
         records = [decode_record(one.entry.record) for one in found]
         work = _Batch(self, records, [one.entry for one in found])
-        for record, one in zip(records, found, strict=True):
-            work.repeat(record, one.applied)
+        work.repeat([one.applied for one in found])
         self._write(batch, work)
         return len(found)
 
@@ -297,20 +297,25 @@ class _Batch:
         self._applier = applier
         self._namespace = applier._namespace
         self._sources = applier._sources
-        keys = [self._index_key(record) for record in records]
+        self._records = records
+        prefixes = {name: source.prefix for name, source in self._sources.items()}
+        keys = [
+            event_key(prefixes[record.source], row_id(record.event_id))
+            if type(record) is EventReceived and record.problem is None and record.source in prefixes
+            else self._index_key(record)
+            for record in records
+        ]
         replayed = [
             resolution_key(record.namespace, record.replays)
             for record in records
-            if isinstance(record, EventReceived) and record.replays is not None
+            if type(record) is EventReceived and record.replays is not None
         ]
         wanted = list(dict.fromkeys([*(key for key in keys if key is not None), *replayed]))
         with applier._online.snapshot() as snapshot:
             found = snapshot.get_many(wanted)
-        self._keys = iter(keys)
-        self._places = iter(entries)
-        decisions = {
-            key for key, record in zip(keys, records, strict=True) if isinstance(record, DecisionMade)
-        }
+        self._keys = keys
+        self._places = entries
+        decisions = {key for key, record in zip(keys, records, strict=True) if type(record) is DecisionMade}
         self._known: dict[bytes, Known | None] = {}
         self._asked: dict[bytes, KnownDecision | None] = {}
         for key, data in zip(wanted, found, strict=True):
@@ -318,17 +323,14 @@ class _Batch:
                 self._asked[key] = None if data is None else decode_known_decision(data)
             else:
                 self._known[key] = None if data is None else decode_known(data)
-        self._touched: set[bytes] = set()
+        self._touched: dict[bytes, Known | KnownDecision] = {}
         self._replaced: list[bytes] = []
         self._change = StateChange(applier._joined)
 
     def _index_key(self, record: JournalRecord) -> bytes | None:
         match record:
             case EventReceived():
-                source = self._sources.get(record.source)
-                if source is None or record.problem is not None:
-                    return None
-                return event_key(source.prefix, row_id(record.event_id))
+                return None  # it does not fit, or its source is gone
             case DecisionMade():
                 return decision_key(self._namespace, record.decision, record.decision_id)
             case ShadowScored():
@@ -339,9 +341,70 @@ class _Batch:
                 return resolution_key(self._namespace, record.receipt_id)
         assert_never(record)
 
-    def decide(self, record: JournalRecord, stamp: Instant) -> Applied:
-        """The fate of the next record; what it changes is noted."""
-        key, place = next(self._keys), next(self._places)
+    def decide(self, stamps: Sequence[Instant]) -> tuple[Applied, ...]:
+        """The fates of the records, in order; what they change is noted."""
+        known_of = self._known
+        fates: list[Applied] = []
+        for record, key, cells, stamp, place in zip(
+            self._records, self._keys, self._read_cells(), stamps, self._places, strict=True
+        ):
+            if cells is not None and key is not None and known_of[key] is None:
+                fates.append(self._store_first(record, key, cells, stamp))  # type: ignore[arg-type]
+            else:
+                fates.append(self._decide(record, key, stamp, place))
+        return tuple(fates)
+
+    def repeat(self, fates: Sequence[Applied]) -> None:
+        """Note what the records change, their fates being known."""
+        for record, key, place, applied in zip(self._records, self._keys, self._places, fates, strict=True):
+            if applied.status != _STORED:
+                continue
+            if isinstance(record, EventReceived) and record.source not in self._sources:
+                continue  # another version stored it; nothing here reads its source
+            assert key is not None
+            self._repeat(record, key, place, applied)
+
+    def _read_cells(self) -> list[Cells | None]:
+        """The columns of events that state a row, many at once; None for what is looked at by itself."""
+        cells: list[Cells | None] = [None] * len(self._records)
+        places: defaultdict[str, list[int]] = defaultdict(list)
+        for at, (record, key) in enumerate(zip(self._records, self._keys, strict=True)):
+            if (
+                type(record) is EventReceived
+                and key is not None
+                and record.revision == 0
+                and record.operation is Operation.INSERT
+                and record.replays is None
+            ):
+                places[record.source].append(at)
+        for source, found in places.items():
+            schema = self._sources[source].schema
+            try:
+                columns = schema.columns([self._records[at].payload for at in found])  # type: ignore[union-attr]
+            except Misfit:
+                continue
+            for at, row in zip(found, zip(*columns, strict=True), strict=True):
+                if row[schema.time_at] is not None:
+                    cells[at] = row
+        return cells
+
+    def _store_first(self, record: EventReceived, key: bytes, cells: Cells, stamp: Instant) -> Applied:
+        """`_decide_event` of an insert whose id never came before."""
+        source = self._sources[record.source]
+        event_time: Instant = cells[source.schema.time_at]  # type: ignore[assignment]
+        late = source.is_late(cells, stamp)
+        known = self._known[key] = self._touched[key] = Known({0: record.payload_hash})
+        if not late:
+            known.standing = 0
+            known.event_time = event_time
+            row = key[-ROW_ID_BYTES:]
+            arrival = Arrival(record.event_id, row, event_time, stamp, cells, known)
+            self._change.insert(source.definition.name, arrival)
+        return Applied(_STORED, stamp, None, None, late)
+
+    def _decide(
+        self, record: JournalRecord, key: bytes | None, stamp: Instant, place: JournalEntry
+    ) -> Applied:
         if isinstance(record, EventReceived):
             return self._decide_event(record, key, stamp)
         assert key is not None
@@ -352,14 +415,7 @@ class _Batch:
         self._remember(key, Known())
         return Applied(_STORED, stamp)
 
-    def repeat(self, record: JournalRecord, applied: Applied) -> None:
-        """Note what the next record changes, its fate being known."""
-        key, place = next(self._keys), next(self._places)
-        if applied.status != _STORED:
-            return
-        if isinstance(record, EventReceived) and record.source not in self._sources:
-            return  # another version stored it; nothing here reads its source
-        assert key is not None
+    def _repeat(self, record: JournalRecord, key: bytes, place: JournalEntry, applied: Applied) -> None:
         match record:
             case EventReceived():
                 source, stamp = self._sources[record.source], applied.applied_at
@@ -382,9 +438,7 @@ class _Batch:
         deletes += self._replaced
         for failure in failures:
             puts[failed_key(failure.view, failure.row_id)] = encode_failed(failure.row)
-        for key in self._touched:
-            known = self._known.get(key) or self._asked.get(key)
-            assert known is not None
+        for key, known in self._touched.items():
             puts[key] = encode_known(known)
         return puts, deletes
 
@@ -436,15 +490,15 @@ class _Batch:
         known, answer = self._asked[key], _answer(record)
         if known is None:
             where = (place.segment, place.start, place.end)
-            self._asked[key] = KnownDecision(request_hash(record.request), [answer], attempt + 1, where)
+            known = KnownDecision(request_hash(record.request), [answer], attempt + 1, where)
+            self._asked[key] = known
         else:
             known.answers.append(answer)
             known.next_attempt = attempt + 1
-        self._touched.add(key)
+        self._touched[key] = known
 
     def _remember(self, key: bytes, known: Known) -> None:
-        self._known[key] = known
-        self._touched.add(key)
+        self._known[key] = self._touched[key] = known
 
     def _store(
         self, record: EventReceived, source: _Source, cells: Cells, key: bytes, stamp: Instant, late: bool
