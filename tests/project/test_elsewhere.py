@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from volano.errors import RequestError
 from volano.learn.training_set import load
 from volano.project import Project
 from volano.records.elsewhere import DecisionElsewhere
@@ -91,3 +93,37 @@ def test_a_decision_made_elsewhere_trains_like_one_made_here(tmp_path: Path, by_
     assert ours.num_rows > 40
     assert ours.to_pylist() == theirs.to_pylist()
     assert pc.sum(ours["CustomerHistory__n_orders"]).as_py() > 50
+
+
+def test_what_was_logged_and_resolved_is_known_after_the_online_store_is_lost(tmp_path: Path) -> None:
+    write_template("blank", tmp_path / "shop")
+    (tmp_path / "shop" / "volano.toml").write_text('namespace = "shop"\nonline_map_gib = 1\n')
+    clock = ReplayClock(START)
+
+    def told(project: Project) -> tuple[str, str]:
+        shown = project.log_exposure(
+            "get_return_risk", "d-1", exposure_id="e-1", exposed_at="2026-01-01T00:00:00Z"
+        )
+        project.log_decision("get_return_risk", made)
+        project.drain(commit=True)
+        return project.receipt(shown.receipt_id).status, str(project.reconcile().decisions.duplicate)
+
+    asked = {"order_id": "o", "customer_id": "c", "amount": 1.0}
+    made = DecisionElsewhere(
+        decision_id="d-1", request=msgspec.Raw(msgspec.json.encode(asked)), action="accept",
+        decided_at=to_datetime(START), propensity=None, propensity_method="unknown", origin="a person",
+    )  # fmt: skip
+    with Project.open(tmp_path / "shop", clock=clock) as project:
+        project.apply()
+        assert told(project) == ("stored", "0")
+        bad = project.observe("orders", {"order_id": "bad"})
+        project.drain(commit=True)
+        project.discard(bad.receipt_id, reason="a test", actor="ann")
+    shutil.rmtree(tmp_path / "shop" / ".volano" / "online")
+    with Project.open(tmp_path / "shop", clock=clock) as project:
+        assert told(project) == ("duplicate", "1")
+        with pytest.raises(RequestError, match="was discarded before by ann"):
+            project.replay(bad.receipt_id)
+        account = project.reconcile()
+        assert account.is_exact and account.resolutions.stored == 1
+        assert all(finding.sound for finding in project.check())

@@ -79,6 +79,7 @@ def test_decisions_made_elsewhere_are_logged_once_and_a_refused_one_harms_no_nei
             assert [each["status"] for each in told.body] == [
                 "stored", "stored", "refused", "refused", "refused", "stored", *["refused"] * 5,
             ]  # fmt: skip
+            assert not http.app._outcomes._waiting  # nobody waits any more, nor for what was refused
             again = await http.ask("POST", path, elsewhere(1))
             assert again.body == {"decision_id": "legacy-1", "status": "duplicate"}
             other = await http.ask("POST", path, elsewhere(1, action="accept"))
@@ -124,6 +125,10 @@ def test_an_answer_that_waits_says_how_each_event_ended(shop: Path, project: Pro
                 together = await asyncio.gather(*(http.ask("POST", path, order(n)) for n in range(10, 40)))
                 assert {each.body["status"] for each in together} == {"stored"}
             assert (await http.ask("POST", f"/v1/observe/{SOURCE}?wait=soon", order(2))).status == 400
+            http.worker.observed.close()  # the disk refuses
+            failed = await http.ask("POST", path, order(5))
+            assert failed.status >= 500
+            assert not http.app._outcomes._waiting
 
     run(work)
 

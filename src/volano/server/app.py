@@ -12,7 +12,7 @@ GET  /healthz, /readyz       alive; ready to be asked
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from threading import Event, Thread
 from typing import Any, Final, TypeAlias
@@ -23,6 +23,7 @@ import msgspec
 from volano.errors import RequestError, VolanoError
 from volano.records.answers import LoggedAnswer, ReceiptAnswer
 from volano.records.journal import Operation
+from volano.records.receipt import Applied
 from volano.runtime.answers import InLakeError
 from volano.runtime.processes.collector import settle
 from volano.runtime.processes.worker import Worker
@@ -247,12 +248,9 @@ class App:
         operation, revision, wait = _operation(scope)
         events, is_batch = self._parts(scope, body)
         receipts, records = self._worker.door.prepare(source, events, operation=operation, revision=revision)
-        expected = await self._outcomes.expect(each.receipt_id for each in receipts) if wait else None
-        await self._keep(records)
+        fates = await self._keep(records, [each.receipt_id for each in receipts] if wait else [])
         self._metrics.count_observed(source, len(records))
-        answers = [receipt_answer(receipt) for receipt in receipts]
-        if expected is not None:
-            answers = ended(answers, await expected.within(MOST_WAIT_S))
+        answers = ended([receipt_answer(receipt) for receipt in receipts], fates)
         return Answer(202, encode(answers if is_batch else answers[0]))
 
     async def _observe_mixed(self, scope: Scope, receive: Receive) -> Answer:
@@ -284,11 +282,8 @@ class App:
                 records += journaled
                 self._metrics.count_observed(item.source, 1)
         accepted = [each.receipt_id for each in answers if each.receipt_id]
-        expected = await self._outcomes.expect(accepted) if wait else None
-        await self._keep(records)
-        if expected is not None:
-            answers = ended(answers, await expected.within(MOST_WAIT_S))
-        return Answer(202, encode(answers))
+        fates = await self._keep(records, accepted if wait else [])
+        return Answer(202, encode(ended(answers, fates)))
 
     async def _log_decisions(self, name: str, scope: Scope, receive: Receive) -> Answer:
         """Decisions made elsewhere: one refused one does not harm its neighbours."""
@@ -310,10 +305,8 @@ class App:
             else:
                 answers.append(LoggedAnswer(decision_id, "pending"))
                 records.append(record)
-        expected = await self._outcomes.expect(each.decision_id for each in answers) if wait else None
-        await self._keep(records)
-        if expected is not None:
-            answers = logged_ended(answers, await expected.within(MOST_WAIT_S))
+        accepted = [each.decision_id for each in answers if each.decision_id]
+        answers = logged_ended(answers, await self._keep(records, accepted if wait else []))
         return Answer(202, encode(answers if is_batch else answers[0]))
 
     def _parts(self, scope: Scope, body: bytes) -> tuple[list[bytes], bool]:
@@ -343,9 +336,17 @@ class App:
                 mend="send it in parts, or set `max_batch_events`",
             )
 
-    async def _keep(self, records: list[bytes]) -> None:
-        await self._commit.append(records)
+    async def _keep(self, records: list[bytes], awaited: Sequence[str]) -> Mapping[str, Applied]:
+        """Journal records; returns what became of those with an id that is awaited, as far as it is known in time."""
+        expected = await self._outcomes.expect(awaited) if awaited else None
+        try:
+            await self._commit.append(records)
+        except BaseException:  # nobody waits for what was not kept; then raises it again
+            if expected is not None:
+                expected.forget()
+            raise
         self._worker.accepted(sum(map(len, records)))
+        return {} if expected is None else await expected.within(MOST_WAIT_S)
 
     def _refuse_backlog(self) -> None:
         if self._worker.behind_bytes > self._most_behind_bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from volano.errors import StoreError
 from volano.records.receipt import Applied
 from volano.runtime.processes.fates import Fates
 
@@ -21,24 +22,31 @@ class Outcomes:
     def __init__(self, fates: Fates) -> None:
         self._fates = fates
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outcomes")
-        self._waiting: dict[str, asyncio.Future[Applied]] = {}
+        self._waiting: dict[str, list[asyncio.Future[Applied]]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._beginning = asyncio.Lock()
 
-    async def expect(self, ids: Iterable[str]) -> Expected:
+    async def expect(self, ids: Sequence[str]) -> Expected:
         """Begin to wait for records. Call before they are journaled: what is applied earlier is not seen."""
         loop = asyncio.get_running_loop()
-        if not self._waiting:
-            await loop.run_in_executor(self._thread, self._fates.skip)
-        futures = {name: loop.create_future() for name in ids}
-        self._waiting |= futures
-        if self._task is None and futures:
+        expected = Expected(self, {name: loop.create_future() for name in ids})
+        async with self._beginning:  # who skips must not skip what another one waits for already
+            if not self._waiting:
+                await loop.run_in_executor(self._thread, self._fates.skip)
+            for name, future in expected.futures.items():
+                self._waiting.setdefault(name, []).append(future)
+        if self._task is None:
             self._task = loop.create_task(self._follow())
-        return Expected(self, futures)
+        return expected
 
-    def forget(self, ids: Iterable[str]) -> None:
+    def forget(self, expected: Expected) -> None:
         """Wait for these no more."""
-        for name in ids:
-            self._waiting.pop(name, None)
+        for name, future in expected.futures.items():
+            others = [other for other in self._waiting.get(name, ()) if other is not future]
+            if others:
+                self._waiting[name] = others
+            else:
+                self._waiting.pop(name, None)
 
     def close(self) -> None:
         """Wait for nobody."""
@@ -53,10 +61,12 @@ class Outcomes:
             while self._waiting:
                 found = await loop.run_in_executor(self._thread, self._fates.look, self._waiting)
                 for name, applied in found.items():
-                    future = self._waiting.pop(name, None)
-                    if future is not None and not future.done():
-                        future.set_result(applied)
+                    for future in self._waiting.pop(name, ()):
+                        if not future.done():
+                            future.set_result(applied)
                 await asyncio.sleep(_LOOK_EVERY_S)
+        except StoreError:
+            pass  # whoever waits is answered what is known; the next caller looks again
         finally:
             self._task = None
 
@@ -66,13 +76,16 @@ class Expected:
 
     def __init__(self, outcomes: Outcomes, futures: dict[str, asyncio.Future[Applied]]) -> None:
         self._outcomes = outcomes
-        self._futures = futures
+        self.futures = futures
 
     async def within(self, seconds: float) -> dict[str, Applied]:
         """What became of them, of as many as were applied in time."""
         try:
-            if self._futures:
-                await asyncio.wait(self._futures.values(), timeout=seconds)
+            await asyncio.wait(self.futures.values(), timeout=seconds)
         finally:
-            self._outcomes.forget(self._futures)
-        return {name: future.result() for name, future in self._futures.items() if future.done()}
+            self.forget()
+        return {name: future.result() for name, future in self.futures.items() if future.done()}
+
+    def forget(self) -> None:
+        """Wait for them no more."""
+        self._outcomes.forget(self)
