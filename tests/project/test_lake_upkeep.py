@@ -173,12 +173,8 @@ def test_other_tools_read_the_tables_after_upkeep_as_the_project_does(
         pytest.approx(sum(row["arr_delay"] for row in ours)),
     )
     query = "SELECT count(*), max(epoch_us(event_time)) FROM read_parquet($files)"
-    found = duckdb.execute(query, {"files": table.file_uris()}).fetchone()
-    assert (
-        found is not None
-        and found[0] == len(ours)
-        and found[1] == max(int(row["event_time"].timestamp() * 1e6) for row in ours)
-    )
+    (found,) = duckdb.execute(query, {"files": table.file_uris()}).fetchall()
+    assert found[0] == len(ours) and found[1] == max(int(row["event_time"].timestamp() * 1e6) for row in ours)
 
 
 def test_the_verbs_describe_compact_and_vacuum(finished: Path, copy: Callable[[Path], Path]) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
@@ -57,8 +59,8 @@ def test_an_append_costs_no_more_in_a_long_log(tmp_path, monkeypatch):
     lake = DeltaLake(tmp_path)
     lake.create("fact", SCHEMA)
     loaded = []
-    view_of = delta_lake._view_of
-    monkeypatch.setattr(delta_lake, "_view_of", lambda handle: loaded.append(1) or view_of(handle))
+    view_of = delta_lake.view_of
+    monkeypatch.setattr(delta_lake, "view_of", lambda handle: loaded.append(1) or view_of(handle))
     for n in range(1, 60):
         lake.append("fact", facts(n, 1), writer="committer", sequence=n)
     assert len(loaded) == 1
@@ -123,3 +125,23 @@ def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(StoreError) as found:
         lake.read("fact")
     assert found.value.mend
+
+
+def test_a_range_opens_no_file_that_the_log_says_is_outside_of_it(tmp_path):
+    """A lazy reader is spared the others' footers; rows without an instant are in no range, and are never lost."""
+    lake = DeltaLake(tmp_path)
+    lake.create("fact", SCHEMA)
+    for n in range(6):
+        lake.append("fact", facts(n * 10, 10), writer="committer", sequence=n + 1)
+    timeless = facts(60, 1).set_column(1, SCHEMA.field(1), pa.nulls(1, SCHEMA.field(1).type))
+    lake.append("fact", timeless, writer="committer", sequence=7)
+    dataset = lake.dataset("fact")
+    at = ds.field("event_time")
+    for name, found in (("null", at.is_null()), ("all", at.is_null() | at.is_valid())):
+        assert dataset.to_table(filter=found).num_rows == {"null": 1, "all": 61}[name]
+    first = facts(25, 1)["event_time"][0]
+    for file in lake.files("fact"):
+        ids = pq.read_table(file)["id"].to_pylist()
+        if "25" not in ids and "60" not in ids:
+            Path(file).unlink()
+    assert dataset.to_table(filter=at == first)["id"].to_pylist() == ["25"]

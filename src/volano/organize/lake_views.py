@@ -37,6 +37,14 @@ from volano.plan.definitions import CompiledProject
 
 _WORD: Final = re.compile(r"\w+")
 _LISTING: Final = re.compile(r"\bshow\b|\binformation_schema\b|\bduckdb_\w+|\bpragma\w*", re.IGNORECASE)
+_GRAINS: Final = {
+    "label": "one state of a label: every state that it had",
+    "attribution": "one event that a label stands on: every state of that",
+    "receipt": "one accepted event; of decisions and shadow scores, those that are not stored",
+    "quarantine": "one record that was set aside",
+    "quarantine_resolution": "one record in quarantine that was replayed or discarded",
+    "shadow_score": "one score that another version would have given",
+}
 
 
 def lake_views(project: CompiledProject, contents: LakeContents) -> list[LakeView]:
@@ -108,21 +116,11 @@ def _in_place(project: CompiledProject) -> Iterator[LakeView]:
 
 def _grain_of(table: str) -> str:
     kind, _, of = table.partition("_")
-    match kind:
-        case "fact":
-            return f"one statement about an event of {of}: every revision"
-        case "decision":
-            return f"one answer of {of}: every attempt"
-        case "label":
-            return "one state of a label: every state that it had"
-        case "receipt":
-            return "one accepted event; of decisions and shadow scores, those that are not stored"
-        case "quarantine":
-            return "one record that was set aside"
-        case "shadow":
-            return "one score that another version would have given"
-        case _:
-            return "one row as it was written"
+    if is_fact_table(table):
+        return f"one statement about an event of {of if kind == 'fact' else table}: every revision"
+    if kind == "decision":
+        return f"one answer of {of}: every attempt"
+    return _GRAINS.get(table, "one row as it was written")
 
 
 def _key_of(table: str) -> tuple[str, ...]:

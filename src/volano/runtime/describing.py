@@ -206,7 +206,10 @@ def _described(
 
 def _about(view: LakeView) -> str:
     """The definition that a view shows, or that a table of the lake is written for."""
-    return view.name.partition("_")[2] if view.kind == "table" else view.about
+    if view.kind != "table":
+        return view.about
+    kind, _, of = view.name.partition("_")
+    return of if kind in ("fact", "decision") else ""
 
 
 def _owner_of(about: str, project: CompiledProject) -> str:

@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import unquote
 
 import deltalake
@@ -20,35 +20,35 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from volano.errors import StateMismatchError, StoreError, UnknownNameError, UnsupportedError, VolanoError
+from volano.errors import StateMismatchError, StoreError, UnknownNameError, VolanoError
 from volano.protocols.lake import Compacted, Contents, Vacuumed
 from volano.stores import delta_log, delta_vacuum
 from volano.stores.delta_layout import groups_to_merge
 from volano.stores.delta_shadow import remove_stale, shadow_of
+from volano.stores.delta_view import (
+    Range,
+    View,
+    bound_of,
+    condition_of,
+    in_schema,
+    known_of,
+    normal_schema,
+    prune,
+    view_of,
+)
 from volano.stores.os_errors import from_os_error
-
-Range = tuple[object | None, object | None]
 
 _CHECKPOINT_EVERY: Final = 100
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_BLUR_US: Final = 999
-"""Other writers cut the bounds in the log to milliseconds, downwards."""
 _N_OLD: Final = 8
-
-
-class _View(NamedTuple):
-    """What the log says about one version."""
-
-    version: int
-    schema: pa.Schema
-    partition_by: tuple[str, ...]
-    files: pa.Table
+_BOUNDED: Final = ("event_time", "decided_at", "applied_at", "computed_at")
+"""Instants that people ask for ranges of."""
 
 
 class _Head:
     """The newest state that this process has committed to or read."""
 
-    def __init__(self, view: _View) -> None:
+    def __init__(self, view: View) -> None:
         self.version = view.version
         self.schema = view.schema
         self.partition_by = view.partition_by
@@ -75,8 +75,8 @@ class DeltaLake:
         self._folder = Path(folder)
         self._mutex = threading.RLock()
         self._handles: dict[str, deltalake.DeltaTable] = {}
-        self._views: dict[str, _View] = {}
-        self._old: dict[tuple[str, int], _View] = {}
+        self._views: dict[str, View] = {}
+        self._old: dict[tuple[str, int], View] = {}
         self._heads: dict[str, _Head] = {}
         self._known: dict[str, int] = {}
         self._mended: set[str] = set()
@@ -120,7 +120,7 @@ class DeltaLake:
         view = self._view(table, version)
         names = view.schema.names if columns is None else list(columns)
         held = [name for name in names if name in view.schema.names]
-        rows = self._rows(table, view, held, _in_schema(where or {}, view.schema))
+        rows = self._rows(table, view, held, in_schema(where or {}, view.schema))
         if len(held) == len(names):
             return rows
         nulls = pa.nulls(rows.num_rows)
@@ -135,8 +135,8 @@ class DeltaLake:
         bounds = {
             name: (int(pc.min(low).as_py()), int(pc.max(high).as_py()))
             for name in view.schema.names
-            if (low := _bound(files, f"min.{name}")) is not None
-            and (high := _bound(files, f"max.{name}")) is not None
+            if (low := bound_of(files, f"min.{name}")) is not None
+            and (high := bound_of(files, f"max.{name}")) is not None
         }
         return Contents(
             version=view.version,
@@ -150,7 +150,7 @@ class DeltaLake:
     def dataset(self, table: str, *, version: int | None = None) -> ds.Dataset:
         """The rows of a version of a table, read lazily (see `LakeReader.dataset`)."""
         view = self._view(table, version)
-        return self._dataset(table, view, view.files.to_pylist())
+        return self._dataset(table, view, view.files.to_pylist(), bounded=_BOUNDED)
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class DeltaLake:
         Raises:
             StateMismatchError: a column changes its type, or the table is partitioned otherwise.
         """
-        wanted = _normal_schema(schema)
+        wanted = normal_schema(schema)
         with self._mutex:
             path = self._writable(table)
             try:
@@ -275,7 +275,7 @@ class DeltaLake:
             raise from_os_error(error, path) from error
         return Compacted(n_before, n_after, n_bytes)
 
-    def _merge(self, table: str, view: _View, files: pa.Table, cluster_by: str | None) -> delta_log.Part:
+    def _merge(self, table: str, view: View, files: pa.Table, cluster_by: str | None) -> delta_log.Part:
         """Write the rows of some files as one; outside the lock, so that appends go on."""
         rows = self._rows(table, view._replace(files=files), list(view.schema.names), {})
         if cluster_by in view.schema.names:
@@ -284,7 +284,7 @@ class DeltaLake:
         values = {name: first[f"partition.{name}"] for name in view.partition_by}
         return delta_log.write_part(self._path(table), rows.drop_columns(list(view.partition_by)), values)
 
-    def _replace(self, table: str, view: _View, files: pa.Table, part: delta_log.Part) -> bool:
+    def _replace(self, table: str, view: View, files: pa.Table, part: delta_log.Part) -> bool:
         """Commit one file in place of several; False when one of them is no part of the table any more."""
         actions = [delta_log.add_action(part, data_change=False)]
         actions += [
@@ -402,19 +402,19 @@ class DeltaLake:
             raise self._from_delta(error, table) from error
         return handle
 
-    def _view(self, table: str, version: int | None) -> _View:
+    def _view(self, table: str, version: int | None) -> View:
         with self._mutex:
             handle = self._handle(table)
             newest = handle.version()
             if version is None or version == newest:
                 view = self._views.get(table)
                 if view is None or view.version != newest:
-                    view = self._views[table] = _view_of(handle)
+                    view = self._views[table] = view_of(handle)
                 return view
             view = self._old.get((table, version))
             if view is None:
                 try:
-                    view = _view_of(deltalake.DeltaTable(self._path(table), version=version))
+                    view = view_of(deltalake.DeltaTable(self._path(table), version=version))
                 except DeltaError as error:
                     raise UnknownNameError(
                         f"The table {table!r} has no version {version}.",
@@ -463,13 +463,13 @@ class DeltaLake:
             raise self._from_delta(error, table) from error
 
     def _rows(
-        self, table: str, view: _View, columns: Sequence[str], where: Mapping[str, Range | None]
+        self, table: str, view: View, columns: Sequence[str], where: Mapping[str, Range | None]
     ) -> pa.Table:
         if any(bounds is None for bounds in where.values()):
             return view.schema.empty_table().select(columns)
-        dataset = self._dataset(table, view, _prune(view, where).to_pylist())
+        dataset = self._dataset(table, view, prune(view, where).to_pylist())
         try:
-            return dataset.to_table(columns=list(columns), filter=_condition(view.schema, where))
+            return dataset.to_table(columns=list(columns), filter=condition_of(view.schema, where))
         except (OSError, pa.ArrowException) as error:
             raise StoreError(
                 f"The table {table!r} cannot be read: {error}.",
@@ -477,12 +477,22 @@ class DeltaLake:
                 mend="restore the missing or damaged file from a backup",
             ) from error
 
-    def _dataset(self, table: str, view: _View, files: Sequence[Mapping[str, Any]]) -> ds.FileSystemDataset:
+    def _dataset(
+        self,
+        table: str,
+        view: View,
+        files: Sequence[Mapping[str, Any]],
+        *,
+        bounded: Collection[str] = (),
+    ) -> ds.FileSystemDataset:
+        """The rows of some files; what the log says of the bounds of columns spares a reader files."""
         disk = pyarrow.fs.LocalFileSystem()
         parquet = ds.ParquetFileFormat()
         fragments = [
             parquet.make_fragment(
-                self._file(table, file["path"]), filesystem=disk, partition_expression=_values_of(file, view)
+                self._file(table, file["path"]),
+                filesystem=disk,
+                partition_expression=known_of(file, view, bounded),
             )
             for file in files
         ]
@@ -506,46 +516,8 @@ def _updated(handle: deltalake.DeltaTable) -> deltalake.DeltaTable:
     return handle
 
 
-def _view_of(handle: deltalake.DeltaTable) -> _View:
-    features = set(handle.protocol().reader_features or ())
-    if features & {"deletionVectors", "columnMapping"}:
-        raise UnsupportedError(
-            f"The table {handle.table_uri} uses {', '.join(sorted(features))}.",
-            mend="rewrite it without deletion vectors and column mapping",
-        )
-    return _View(
-        handle.version(),
-        _normal_schema(pa.schema(handle.schema().to_arrow())),
-        tuple(handle.metadata().partition_columns),
-        pa.table(handle.get_add_actions(flatten=True)),
-    )
-
-
-def _normal_type(dtype: pa.DataType) -> pa.DataType:
-    """The one Arrow type a lake column has among those that mean the same."""
-    if pa.types.is_timestamp(dtype):
-        if dtype.tz is None:
-            raise UnsupportedError(
-                "A lake keeps instants, not local times.", mend="cast the column to timestamp[us, UTC]"
-            )
-        return delta_log.INSTANT
-    if pa.types.is_dictionary(dtype):
-        return _normal_type(dtype.value_type)
-    if pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
-        return pa.string()
-    if pa.types.is_large_binary(dtype) or pa.types.is_binary_view(dtype):
-        return pa.binary()
-    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
-        return pa.list_(_normal_type(dtype.value_type))
-    return dtype
-
-
-def _normal_schema(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([pa.field(field.name, _normal_type(field.type)) for field in schema])
-
-
 def _widening(
-    table: str, wanted: pa.Schema, partition_by: tuple[str, ...], present: _View
+    table: str, wanted: pa.Schema, partition_by: tuple[str, ...], present: View
 ) -> tuple[list[pa.Field], dict[str, pa.DataType]]:
     """The fields that a table lacks, and the wider types of columns that it has."""
     changed, wider = [], {}
@@ -621,71 +593,3 @@ def _partitions(rows: pa.Table, partition_by: Sequence[str]) -> list[tuple[dict[
             chosen = pc.and_kleene(chosen, fit)
         found.append((values, rows.filter(chosen).drop_columns(list(partition_by))))
     return found
-
-
-def _in_schema(where: Mapping[str, Range], schema: pa.Schema) -> dict[str, Range | None]:
-    """The ranges that restrict something; None for one that nothing can satisfy (a column that is null throughout)."""
-    return {
-        name: bounds if name in schema.names else None
-        for name, bounds in where.items()
-        if bounds != (None, None)
-    }
-
-
-def _condition(schema: pa.Schema, where: Mapping[str, Range | None]) -> ds.Expression | None:
-    condition: ds.Expression | None = None
-    for name, bounds in where.items():
-        low, high = bounds or (None, None)
-        dtype = schema.field(name).type
-        for expression in (
-            ds.field(name) >= pa.scalar(low, dtype) if low is not None else None,
-            ds.field(name) < pa.scalar(high, dtype) if high is not None else None,
-        ):
-            if expression is not None:
-                condition = expression if condition is None else condition & expression
-    return condition
-
-
-def _prune(view: _View, where: Mapping[str, Range | None]) -> pa.Table:
-    """The files that may hold rows in the ranges, by the bounds in the log."""
-    files = view.files
-    keep = None
-    for name, bounds in where.items():
-        low, high = bounds or (None, None)
-        for bound, column, test in ((high, f"min.{name}", pc.less), (low, f"max.{name}", pc.greater_equal)):
-            if bound is None or column not in files.column_names:
-                continue
-            limit, value = files.column(column), bound
-            if pa.types.is_timestamp(limit.type):
-                limit = limit.cast(delta_log.INSTANT).cast(pa.int64())
-                if test is pc.greater_equal:
-                    limit = pc.add(limit, _BLUR_US)
-            elif not pa.types.is_integer(limit.type):
-                continue  # bounds of text are cut short by other writers
-            passes = pc.fill_null(test(limit, value), True)
-            keep = passes if keep is None else pc.and_(keep, passes)
-    return files if keep is None else files.filter(keep)
-
-
-def _bound(files: pa.Table, column: str) -> pa.ChunkedArray | None:
-    """What files say of a column's bound, as whole numbers; None where one of them does not."""
-    if column not in files.column_names or not files.num_rows or files[column].null_count:
-        return None
-    bound = files[column]
-    if pa.types.is_timestamp(bound.type):
-        return bound.cast(delta_log.INSTANT).cast(pa.int64())
-    return bound.cast(pa.int64()) if pa.types.is_integer(bound.type) else None
-
-
-def _values_of(file: Mapping[str, Any], view: _View) -> ds.Expression | None:
-    """What a file's partition says about all of its rows."""
-    expression: ds.Expression | None = None
-    for name in view.partition_by:
-        value = file[f"partition.{name}"]
-        one = (
-            ds.field(name).is_null()
-            if value is None
-            else ds.field(name) == pa.scalar(value, view.schema.field(name).type)
-        )
-        expression = one if expression is None else expression & one
-    return expression
