@@ -117,7 +117,7 @@ def test_the_frames_compute_the_same(tmp_path):
             live(world, Random(9), 60, service=service)
             rows = world.lake.read("decision_get_risk").sort_by("decision_id")
             found.append(rows.select([name for name in rows.column_names if name.startswith("feature__")]))
-    assert all(rows.equals(found[0]) for rows in found)
+    assert len({repr(rows.to_pydict()) for rows in found}) == 1  # NaN is the same as NaN
 
 
 def test_a_row_that_a_function_refuses_is_null_on_both_sides_and_named_and_kept(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -198,9 +198,7 @@ class DuckDbEngine:
                 relation = connection.sql(rest)
             reader = relation.to_arrow_reader(rows_at_once)
             names = [name for name in columns or reader.schema.names if name in reader.schema.names]
-            yield reader.schema.empty_table().select(names)
-            for batch in reader:
-                yield pa.Table.from_batches([batch]).select(names)
+            yield from _some(reader, reader.schema, names)
 
     def snapshot(self, address: str) -> str:
         """A token that changes when the table's content does.
@@ -342,10 +340,18 @@ def _scan(
         batch_readahead=1,
         fragment_readahead=1,
     )
-    yield scanner.projected_schema.empty_table()
-    for batch in scanner.to_batches():
+    yield from _some(scanner.to_batches(), scanner.projected_schema, names)
+
+
+def _some(batches: Iterable[pa.RecordBatch], schema: pa.Schema, names: Sequence[str]) -> Iterator[pa.Table]:
+    """The batches that hold rows; one empty table when none does."""
+    is_empty = True
+    for batch in batches:
         if batch.num_rows:
-            yield pa.Table.from_batches([batch])
+            is_empty = False
+            yield pa.Table.from_batches([batch]).select(names)
+    if is_empty:
+        yield schema.empty_table().select(names)
 
 
 def _in_range(

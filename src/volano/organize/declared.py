@@ -106,6 +106,11 @@ class Fitness:
             self._n_wrong[name] += n_wrong
             self._samples.setdefault(name, fitting.sample(name))
 
+    @property
+    def n_wrong(self) -> dict[str, int]:
+        """How many rows do not fit for the sake of each column, where any do."""
+        return dict(self._n_wrong)
+
     def refuse_columns(self) -> None:
         """Raise RequestError when a column fits in no row of what was seen; names it and shows rows."""
         for name, n_wrong in self._n_wrong.items():

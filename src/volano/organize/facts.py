@@ -7,7 +7,7 @@ clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -47,6 +47,7 @@ FACT_COLUMNS: Final = pa.schema(
     ]
 )
 _SAMPLE: Final = 3
+_SCANNED_AT_ONCE: Final = 200_000
 
 Micros = NDArray[np.int64]
 
@@ -332,21 +333,39 @@ class Facts:
     ) -> pa.Table:
         """Every pushed row that may replace one of `rows`, whatever its event time: id, revision and instants.
 
-        Corrections are few. All first statements are read only when rows of the table may be replaced by them.
+        Corrections are few. All that was pushed is looked through only when rows of the table may be replaced by it,
+        some rows at a time; what concerns none of `rows` is not held.
         """
         names = ["event_id", "revision", "event_time", "applied_at", "known_at", "too_late"]
-        low = None if has_table else 1
-        replacing = _counting(
-            self._read(source, names, "revision", low, None, version), source, stamp, for_features
-        )
-        if has_table and replacing.num_rows:
-            from_table = rows.filter(pc.equal(rows["revision"], TABLE_REVISION))["event_id"]
-            candidates = pc.or_(
-                pc.greater(replacing["revision"], 0),
-                pc.is_in(replacing["event_id"], value_set=combined(from_table)),
+        if not has_table:
+            return _counting(
+                self._read(source, names, "revision", 1, None, version), source, stamp, for_features
             )
-            replacing = replacing.filter(candidates)
-        return replacing
+        ids = combined(rows["event_id"])
+        of_table = combined(rows.filter(pc.equal(rows["revision"], TABLE_REVISION))["event_id"])
+        found = [pa.schema([_field(source, name) for name in names]).empty_table()]
+        for some in self._scan(source, names, version):
+            corrects = pc.and_(pc.greater(some["revision"], 0), pc.is_in(some["event_id"], value_set=ids))
+            kept = some.filter(pc.or_(corrects, pc.is_in(some["event_id"], value_set=of_table)))
+            found.append(_counting(kept, source, stamp, for_features))
+        return pa.concat_tables(found)
+
+    def _scan(self, source: CompiledSource, names: Sequence[str], version: int | None) -> Iterator[pa.Table]:
+        """Columns of the whole fact table, as `_read` gives them, some rows at a time."""
+        table = fact_table(source.name)
+        if self._lake.version(table) is None:
+            return
+        dataset = self._lake.dataset(table, version=version)
+        held = [name for name in names if name in dataset.schema.names]
+        scanner = dataset.scanner(
+            columns=held, batch_size=_SCANNED_AT_ONCE, batch_readahead=1, fragment_readahead=1
+        )
+        for batch in scanner.to_batches():
+            columns = [
+                batch.column(name).cast(kind) if name in held else pa.nulls(batch.num_rows, kind)
+                for name, kind in ((name, _field(source, name).type) for name in names)
+            ]
+            yield pa.table(columns, names=list(names))
 
 
 def _declared(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from volano.errors import RequestError
 from volano.kernels.columns import combined
 from volano.organize.facts import event_ids, snapshot_facts
+from volano.organize.snapshots import row_codes
 from volano.plan.definitions import CompiledSource
 from volano.records.journal import Operation, TableChange
 from volano.values.instants import Instant, format_instant
@@ -32,36 +33,73 @@ class _Wanted(NamedTuple):
     doomed: pa.Array
 
 
+class Extent(NamedTuple):
+    """How much a table and the facts that stand of its source hold, and how far they reach.
+
+    Args:
+        newest_row, newest_standing: the newest event times; BEGINNING where there is no row.
+    """
+
+    n_rows: int
+    newest_row: Instant
+    n_standing: int
+    newest_standing: Instant
+
+
+def stands(facts: pa.Table) -> pa.ChunkedArray:
+    """Which facts hold: nothing supersedes them and they are no retractions."""
+    return pc.and_(facts["superseded_at"].is_null(), pc.not_equal(facts["operation"], _RETRACT))
+
+
+def refuse_table(source: CompiledSource, extent: Extent, address: str) -> None:
+    """Refuse a table of rows or snapshots that ends before it ended, and a changing one that was emptied.
+
+    Another table without rows may have been emptied.
+
+    Raises:
+        RequestError: says until when the table reached before.
+    """
+    where = f"source {source.name}, table {address}"
+    if source.change == "slowly_changing" and extent.n_standing and not extent.n_rows:
+        raise RequestError(
+            "The table is empty; its rows would all be retracted.",
+            where=where,
+            mend="put its rows back; a table that was emptied takes nothing back",
+        )
+    goes_back = extent.n_rows and extent.n_standing and extent.newest_row < extent.newest_standing
+    if source.change != "slowly_changing" and goes_back:
+        kind = "snapshot" if source.change else "row"
+        raise RequestError(
+            f"The newest {kind} is of {format_instant(extent.newest_row)}; one of "
+            f"{format_instant(extent.newest_standing)} came before.",
+            where=f"{where}, column {source.event_time}",
+            mend="put the newer table back: a source does not go back in time",
+        )
+
+
 def changes_to(
     source: CompiledSource, rows: pa.Table, facts: pa.Table, address: str, *, unfit: pa.Array | None = None
 ) -> list[TableChange]:
     """The changes that bring the facts of a source up to its table, in the order of their event times.
 
     Args:
-        rows: of the table, as `organize.declared` gives them.
-        facts: every revision, as `Facts.rows` gives them; both as far back as a refresh looks.
+        rows: of the table, as `organize.declared` gives them; those of some ids, but of snapshots all.
+        facts: every revision of the same ids, as `Facts.rows` gives them; both as far back as a refresh looks.
         address: names the table in errors.
         unfit: ids of rows of the table that do not fit: what stands of them is neither retracted nor ended.
 
     Raises:
-        RequestError: the table goes back in time, or is empty where rows hold.
+        RequestError: ids occur twice.
     """
     where = f"source {source.name}, table {address}"
     present = facts.filter(facts["superseded_at"].is_null())
-    stands = pc.not_equal(present["operation"], _RETRACT)
+    standing = pc.not_equal(present["operation"], _RETRACT)
     match source.change:
         case "snapshots":
-            wanted = _of_snapshots(source, rows, present, present.filter(stands), where)
+            wanted = _of_snapshots(source, rows, present, present.filter(standing), where)
         case "slowly_changing":
-            if not rows.num_rows and bool(pc.any(stands).as_py()):
-                raise RequestError(
-                    "The table is empty; its rows would all be retracted.",
-                    where=where,
-                    mend="put its rows back; a table that was emptied takes nothing back",
-                )
-            wanted = _Wanted(rows, pa.array(np.zeros(rows.num_rows, bool)), combined(stands))
+            wanted = _Wanted(rows, pa.array(np.zeros(rows.num_rows, bool)), combined(standing))
         case _:
-            _refuse_going_back(source, rows, present.filter(stands), where)
             nothing = pa.array(np.zeros(present.num_rows, bool))
             wanted = _Wanted(rows, pa.array(np.zeros(rows.num_rows, bool)), nothing)
     if unfit is not None and len(unfit):
@@ -87,12 +125,6 @@ def _of_snapshots(
         facts, operations = snapshot_facts(source, rows, where)
         return _Wanted(facts, pc.equal(operations, _END), nothing)
     last = int(known.max())
-    if len(times) and int(times.max()) < last:
-        raise RequestError(
-            f"The newest snapshot is of {format_instant(int(times.max()))}; one of {format_instant(last)} came before.",
-            where=f"{where}, column {source.event_time}",
-            mend="put the newer table back: a source does not go back in time",
-        )
     # Where the newest known dump is there again, it is compared with what stood before it: a crash may have cut it.
     again = bool((times == last).any())
     base_at = last - 1 if again else last
@@ -107,29 +139,12 @@ def _of_snapshots(
     return _Wanted(facts.filter(fresh), pc.equal(operations.filter(fresh), _END), doomed)
 
 
-def _refuse_going_back(source: CompiledSource, rows: pa.Table, standing: pa.Table, where: str) -> None:
-    """A table to which rows are appended does not end before it ended; one without rows may have been emptied."""
-    if rows.num_rows and standing.num_rows:
-        last = int(_micros(standing["event_time"]).max())
-        newest = int(_micros(rows[source.event_time]).max())
-        if newest < last:
-            raise RequestError(
-                f"The newest row is of {format_instant(newest)}; one of {format_instant(last)} came before.",
-                where=f"{where}, column {source.event_time}",
-                mend="put the newer table back: a source does not go back in time",
-            )
-
-
 def _standing_at(source: CompiledSource, standing: pa.Table, known: Micros, at: Instant) -> pa.Table:
     """The rows that stood at an instant, as a dump of that instant."""
     order = np.flatnonzero(known <= at)
     order = order[np.argsort(-known[order], kind="stable")]
     newest_first = standing.take(pa.array(order))
-    keys = pa.StructArray.from_arrays(
-        [combined(newest_first[name]) for name in source.id_columns[:-1]], names=list(source.id_columns[:-1])
-    )
-    codes = pc.dictionary_encode(pa.array([repr(key) for key in keys.to_pylist()], pa.string())).indices
-    _, first = np.unique(codes.to_numpy(zero_copy_only=False), return_index=True)
+    _, first = np.unique(row_codes(newest_first, source.id_columns[:-1]), return_index=True)
     rows = newest_first.take(pa.array(first))
     rows = rows.filter(pc.not_equal(rows["operation"], _END)).select(source.schema.names)
     instants = pa.array(np.full(rows.num_rows, at), pa.int64()).cast(
@@ -157,15 +172,21 @@ def _differences(source: CompiledSource, wanted: _Wanted, present: pa.Table, whe
         for name in source.schema.names:
             differs |= _differ(combined(rows[name]), combined(there[name]))
     changed = np.flatnonzero(is_new | differs)
-    revisions = present["revision"].to_pylist()
+    chosen = pa.array(changed)
+    before = (
+        present["revision"].take(places.take(chosen))
+        if present.num_rows
+        else pa.nulls(len(changed), pa.int64())
+    )
+    above = pc.add(pc.max_element_wise(combined(before), 0), 1)
+    revisions = pc.if_else(pa.array(is_new[changed]), 0, above).to_pylist()
+    ends = wanted.is_end.take(chosen).to_pylist()
     changes = []
-    ends = wanted.is_end.to_pylist()
-    for place, event in zip(changed.tolist(), rows.take(pa.array(changed)).to_pylist(), strict=True):
-        revision = 0 if is_new[place] else max(revisions[places[place].as_py()], 0) + 1
+    for event, revision, is_end in zip(rows.take(chosen).to_pylist(), revisions, ends, strict=True):
         operation = Operation.CORRECT if revision else Operation.INSERT
-        if ends[place]:
+        if is_end:
             event = {name: event[name] for name in source.id_columns}
-        changes.append((event, Operation.END if ends[place] else operation, revision))
+        changes.append((event, Operation.END if is_end else operation, revision))
     changes.sort(key=lambda change: change[0][source.event_time])
     gone = pc.and_(wanted.doomed, pc.invert(pc.is_in(present["event_id"], value_set=ids)))
     for row in present.filter(gone).to_pylist():

@@ -52,7 +52,7 @@ def changes_of(
         return rows, pa.array([], pa.string())
     instants = combined(rows[at]).cast(pa.int64()).to_numpy(zero_copy_only=False)
     dumps, dump = np.unique(instants, return_inverse=True)
-    codes = _codes(rows, key)
+    codes = row_codes(rows, key)
     order = np.lexsort((dump, codes))
     same_key = np.zeros(n, bool)
     same_key[1:] = codes[order][1:] == codes[order][:-1]
@@ -63,7 +63,7 @@ def changes_of(
     before = np.concatenate([order[:1], order[:-1]])
     unchanged = same_key & (step == 1)
     for name in values:
-        column = _codes(rows, [name])
+        column = row_codes(rows, [name])
         unchanged &= column[order] == column[before]
     goes_on = np.zeros(n, bool)
     goes_on[:-1] = same_key[1:] & (step[1:] == 1)
@@ -87,7 +87,7 @@ def _ends(rows: pa.Table, places: Micros, key: Sequence[str], at: str, instants:
     return pa.table(columns, schema=rows.schema)
 
 
-def _codes(rows: pa.Table, names: Sequence[str]) -> Micros:
+def row_codes(rows: pa.Table, names: Sequence[str]) -> Micros:
     """Equal rows, equal numbers; a null equals a null."""
     mixed = np.zeros(rows.num_rows, np.int64)
     for name in names:

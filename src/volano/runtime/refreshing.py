@@ -9,19 +9,17 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from volano.collect.schemas import raw_bytes
 from volano.collect.tables import QUARANTINE
 from volano.errors import NotReadyError, RequestError, StateMismatchError
-from volano.organize.declared import Fitness, FittingRows, fitting_rows
-from volano.organize.facts import unfit_ids
-from volano.organize.refresh import changes_to
+from volano.organize.comparison import ROWS_AT_ONCE, Comparison
+from volano.plan.built_in import fact_table
 from volano.plan.definitions import CompiledProject, CompiledSource
-from volano.protocols.sql_engine import SqlEngine
 from volano.records.journal import Operation, TableChange
+from volano.runtime.scratch import FileScratch
 from volano.runtime.session import Session
 from volano.values.instants import Instant, from_datetime
 
@@ -100,21 +98,55 @@ def refresh(session: Session, source: str) -> str:
         return f"{address} is unchanged"
     newest = _newest(session, source) if last is None or last.newest is None else last.newest
     since = _looks_back_to(definition, newest)
-    fitting = fitting_rows(definition, _rows_since(stores.sql, definition, address, since), address)
-    _refuse_columns(stores.sql, definition, address, fitting)
-    present = session.facts.rows(source, since=None if definition.change else since)
-    rows = _not_before(definition, fitting.rows, since)
-    changes = changes_to(definition, rows, present, address, unfit=unfit_ids(fitting, definition))
-    if is_modelled(project, source):
-        looked_at = handover.at if entry is None else entry.at
-        changes = [_with_known_at(definition, change, looked_at) for change in changes]
-    misfits = _unseen(session, source, fitting)
-    n_problems = session.door.bring(source, [*changes, *misfits]) if changes or misfits else 0
+    looked_at = (handover.at if entry is None else entry.at) if is_modelled(project, source) else None
+    with FileScratch(stores.data / "scratch") as scratch:
+        compared = Comparison(
+            definition,
+            address,
+            session.facts,
+            stores.sql,
+            scratch,
+            since=since,
+            rows_at_once=ROWS_AT_ONCE,
+        )
+        n_changes, n_problems, newest = _bring(session, definition, compared, looked_at, newest)
     session.drain(commit=True)
-    done = Refresh(snapshot, len(changes), n_problems, _newest(session, source))
+    done = Refresh(snapshot, n_changes, n_problems, newest)
     stores.catalog.append(stream, [msgspec.json.encode(done)], at=session.clock.now())
     wrong = f"; {n_problems} rows do not fit and are in quarantine" if n_problems else ""
-    return f"{len(changes)} changes from {address}{wrong}"
+    return f"{n_changes} changes from {address}{wrong}"
+
+
+def _bring(
+    session: Session,
+    source: CompiledSource,
+    compared: Comparison,
+    looked_at: Instant | None,
+    newest: Instant | None,
+) -> tuple[int, int, Instant | None]:
+    """Journal what differs, part by part: how many changes and unfit rows, and the newest event time after it.
+
+    Args:
+        looked_at: when the table was read before, where its rows count as known when they were due.
+    """
+    n_changes = n_problems = 0
+    for changes in compared.changes():
+        if looked_at is not None:
+            changes = [_with_known_at(source, change, looked_at) for change in changes]
+        times = [change.event.get(source.event_time) for change in changes]
+        found = [from_datetime(time) for time in times if isinstance(time, datetime)]
+        newest = max([*found, *([] if newest is None else [newest])], default=None)
+        n_problems += session.door.bring(source.name, changes) if changes else 0
+        n_changes += len(changes)
+    known: set[bytes] | None = None
+    for fitting in compared.misfits():
+        known = _set_aside(session, source.name) if known is None else known
+        payloads = [(event, raw_bytes(event)) for event in fitting.misfits()]
+        unseen = [
+            TableChange(event, Operation.INSERT, 0) for event, payload in payloads if payload not in known
+        ]
+        n_problems += session.door.bring(source.name, unseen) if unseen else 0
+    return n_changes, n_problems, newest
 
 
 def is_modelled(project: CompiledProject, source: str) -> bool:
@@ -150,44 +182,20 @@ def _looks_back_to(source: CompiledSource, newest: Instant | None) -> Instant | 
     return None if source.accept_late_us is None else newest - source.accept_late_us
 
 
-def _rows_since(sql: SqlEngine, source: CompiledSource, address: str, since: Instant | None) -> pa.Table:
-    """The table, as far back as a refresh looks; all of it where nothing is as new."""
-    if since is None:
-        return sql.read_table(address)
-    rows = sql.read_table(address, between=(source.event_time, since, None))
-    return rows if rows.num_rows else sql.read_table(address)
-
-
-def _refuse_columns(sql: SqlEngine, source: CompiledSource, address: str, fitting: FittingRows) -> None:
-    """Refuse a table in which a column fits in no row; of a few new rows none may fit, and the declaration be right."""
-    if fitting.n_rows in fitting.n_wrong.values():
-        seen = Fitness(source, address)
-        for part in sql.scan_table(address):
-            seen.see(fitting_rows(source, part, address))
-        seen.refuse_columns()
-
-
-def _not_before(source: CompiledSource, rows: pa.Table, since: Instant | None) -> pa.Table:
-    """The rows since an instant; all where nothing is as new: the table went back in time, which is refused."""
-    if since is None:
-        return rows
-    recent = rows.filter(pc.greater_equal(rows[source.event_time].cast(pa.int64()), since))
-    return recent if recent.num_rows else rows
-
-
 def _newest(session: Session, source: str) -> Instant | None:
-    times = session.facts.rows(source, columns=())["event_time"].drop_null()
-    return int(np.max(times.cast(pa.int64()).to_numpy())) if len(times) else None
+    """The newest event time of the facts of a source."""
+    lake, table = session.stores.lake, fact_table(source)
+    if lake.version(table) is None:
+        return None
+    times = lake.dataset(table).scanner(columns=["event_time"], batch_size=ROWS_AT_ONCE).to_batches()
+    newest = [pc.max(batch.column(0).cast(pa.int64())).as_py() for batch in times]
+    return max((each for each in newest if each is not None), default=None)
 
 
-def _unseen(session: Session, source: str, fitting: FittingRows) -> list[TableChange]:
-    """The rows that do not fit, without those that lie in quarantine already."""
-    if not fitting.n_misfits:
-        return []
-    lake, seen = session.stores.lake, set[bytes]()
-    if lake.version(QUARANTINE) is not None:
-        only = {"source": (source, source + "\x00")}
-        seen.update(lake.read(QUARANTINE, columns=["payload"], where=only)["payload"].to_pylist())
-    return [
-        TableChange(event, Operation.INSERT, 0) for event in fitting.misfits() if raw_bytes(event) not in seen
-    ]
+def _set_aside(session: Session, source: str) -> set[bytes]:
+    """The unfit rows of a source that lie in quarantine already."""
+    lake = session.stores.lake
+    if lake.version(QUARANTINE) is None:
+        return set()
+    only = {"source": (source, source + "\x00")}
+    return set(lake.read(QUARANTINE, columns=["payload"], where=only)["payload"].to_pylist())
