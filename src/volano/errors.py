@@ -187,6 +187,12 @@ class StateMismatchError(StoreError):
     code = "state_mismatch"
 
 
+class SealedStateError(StoreError):
+    """Features were asked for at an instant before which online state keeps no rows any more."""
+
+    code = "sealed_state"
+
+
 class InvariantError(VolanoError):
     """A check that must always hold does not hold."""
 

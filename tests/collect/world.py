@@ -15,6 +15,8 @@ from volano.collect.door import Door
 from volano.compile.state import state_groups
 from volano.engines.duckdb_engine import DuckDbEngine
 from volano.errors import AuthorCodeError
+from volano.organize.facts import Facts
+from volano.organize.key_history import LakeHistory
 from volano.plan.definitions import (
     CodeRef,
     CompiledDecision,
@@ -32,6 +34,7 @@ from volano.plan.definitions import (
     FeatureInput,
     Projection,
 )
+from volano.records.handover import HandOver
 from volano.runtime.clock import ReplayClock
 from volano.stores.delta_lake import DeltaLake
 from volano.stores.file_apply_log import FileApplyLog
@@ -228,6 +231,7 @@ class World:
         self.clock = clock or ReplayClock(START)
         self.functions = AuthorFunctions(functions)
         self.sql = DuckDbEngine(folder)
+        self.handovers: dict[str, HandOver] = {}
         self.journal = FileJournalWriter(folder / "journal", files=disk)
         self.reader = FileJournalReader(folder / "journal", files=disk)
         self.apply_log = FileApplyLog(folder / "apply_log", files=disk)
@@ -243,8 +247,16 @@ class World:
             self.functions,
             self.sql,
             self.clock,
+            history=self.history(),
         )
         self.committer = Committer(self.project, self.reader, self.apply_log, self.lake)
+
+    def history(self) -> LakeHistory:
+        """What the applier asks when a sealed row changes."""
+        facts = Facts(self.project, self.lake, self.sql, self.handovers)
+        return LakeHistory(
+            self.project, self.groups, facts, self.sql, self.functions, lambda _: self.committer.step()
+        )
 
     def close(self) -> None:
         """Release every store."""

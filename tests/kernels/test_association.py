@@ -62,6 +62,27 @@ def test_sums_and_variances_associate_along_the_trie(world: tuple[list[Row], lis
             assert bits(ours) == bits(math.nan if math.isnan(wanted) else wanted)
 
 
+def test_a_ratio_is_null_exactly_when_its_canonical_denominator_is_zero() -> None:
+    """The sums associate along the trie of event times, whatever a more exact sum would be."""
+    null = dict.fromkeys(("i", "flag", "s", "at"))
+    below = {0: 1e17, 1: 1.0, 2: -1e17}
+    found = {}
+    for name, times in {
+        "1e17 and 1 meet first": (0, 1, 2),  # (1e17 + 1) - 1e17 is 0
+        "1 and -1e17 meet first": (1, 2, 3),  # 1e17 + (1 - 1e17) is 0 as well
+        "1e17 and -1e17 meet first": (0, 4, 2),  # (1e17 - 1e17) + 1 is 1
+    }.items():
+        rows = [
+            Row("a", t, {"x": 1.0, "y": below[n], **null}, (0,), n, t) for n, t in enumerate(times)
+        ]  # fmt: skip
+        query = Query("a", 9, request=dict.fromkeys(("x", "y", *null)))
+        feature = WindowFeature("share", "ratio", "x", over="y", window_us=100)
+        (ours,) = plain(compute([feature], history_of(rows), queries_of([query]))["share"])
+        assert ours == oracle.compute(feature, rows, query)
+        found[name] = ours
+    assert list(found.values()) == [None, None, 3.0]
+
+
 @relaxed
 @given(worlds(), st.integers(0, 10), st.data())
 def test_thinning_the_queries_changes_no_bit(

@@ -218,8 +218,6 @@ def same(feature: WindowFeature, ours: Value, wanted: Value, tolerance: float) -
     assert isinstance(wanted, (int, float))
     if math.isnan(wanted) or math.isinf(wanted):
         return (math.isnan(ours) and math.isnan(wanted)) or ours == wanted
-    if feature.aggregate in ("min", "max", "first", "last", "last_non_null", "time_since_last"):
+    if feature.aggregate in ("min", "max", "first", "last", "last_non_null", "time_since_last", "ratio"):
         return ours == wanted
-    if feature.aggregate == "ratio":
-        return math.isclose(ours, wanted, rel_tol=1e-6, abs_tol=1e-6) or tolerance > 0.1
     return abs(ours - wanted) <= tolerance + 1e-300

@@ -139,6 +139,7 @@ def test_table_and_stream_of_a_source_are_one_history(tmp_path, seed):
                 "sales", handover_at, world.sql.snapshot("sales.parquet"), stamp, "sales.parquet"
             )
         }
+        world.handovers.update(handovers)
         facts = Facts(world.project, world.lake, world.sql, handovers)
         backfill = Backfill(world.project, world.groups, facts, world.sql, world.functions)
         for group in world.groups:

@@ -8,7 +8,7 @@ stamps: nothing is stamped twice.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias, assert_never, cast
 
@@ -16,6 +16,7 @@ import msgspec
 
 from volano.collect.applied import applied_entries
 from volano.collect.schemas import Misfit, Problem, SourceSchema
+from volano.collect.sealing import sealed_chunks
 from volano.collect.stamps import Stamps
 from volano.collect.state import Arrival, GroupState, StateChange, ViewFailure, group_states
 from volano.errors import StateMismatchError
@@ -41,6 +42,7 @@ from volano.protocols.apply_log import ApplyLogReader, ApplyLogWriter
 from volano.protocols.clock import Clock
 from volano.protocols.functions import Functions
 from volano.protocols.journal import JournalEntry, JournalReader
+from volano.protocols.key_history import KeyHistory
 from volano.protocols.online_store import OnlineWriter
 from volano.protocols.sql_engine import SqlEngine
 from volano.records.journal import (
@@ -105,6 +107,7 @@ class Applier:
         functions, sql_engine: run the projections of views.
         clock: the physical part of stamps.
         bundle: names the project in the apply log.
+        history: asked when a row changes that is sealed; without it nothing is sealed.
     """
 
     def __init__(
@@ -119,7 +122,9 @@ class Applier:
         clock: Clock,
         *,
         bundle: str = "",
+        history: KeyHistory | None = None,
     ) -> None:
+        self._history = history
         self._namespace = project.namespace
         self._bundle = bundle
         self._journal = journal
@@ -226,27 +231,52 @@ class Applier:
         return stamp
 
     def prune(self, now: Instant, *, chunks_at_once: int = 10_000) -> int:
-        """Delete chunks that no window can reach any more; returns how many.
+        """Delete chunks that no window can reach any more, and seal rows that no window needs one by one.
 
         The index keeps its entries: what came twice is known for ever. Interrupted, it goes on with the next call.
+        Nothing is sealed without a `history`: a correction of a sealed row asks it.
 
         Args:
             now: no later read will ask for a window that ends before it.
-            chunks_at_once: how many one transaction deletes; bounds memory.
+            chunks_at_once: how many one transaction looks at; bounds memory.
+
+        Returns:
+            How many chunks were deleted or sealed.
         """
-        n_deleted = 0
+        return sum(self.pruning(now, chunks_at_once=chunks_at_once))
+
+    def pruning(self, now: Instant, *, chunks_at_once: int) -> Iterator[int]:
+        """`prune`, transaction by transaction: how many chunks each changed. Batches may be applied in between."""
         for group in self._groups:
-            after = b""
-            while True:
-                with self._online.snapshot() as snapshot:
-                    stamp = snapshot.stamp
-                    doomed = list(islice(group.expired(snapshot, now, after=after), chunks_at_once))
-                if not doomed:
-                    break
-                self._online.write({}, doomed, stamp=stamp, sequence=0)
-                n_deleted += len(doomed)
-                after = doomed[-1]
-        return n_deleted
+            yield from self._delete_expired(group, now, chunks_at_once)
+            if self._history is not None:
+                yield from self._seal(group, now, chunks_at_once)
+
+    def _seal(self, group: GroupState, now: Instant, chunks_at_once: int) -> Iterator[int]:
+        after = b""
+        while True:
+            with self._online.snapshot() as snapshot:
+                stamp = snapshot.stamp
+                done, after = sealed_chunks(group, snapshot, now, after=after, n_chunks=chunks_at_once)
+            if done:
+                puts = {key: value for chunk in done for key, value in chunk.puts.items()}
+                deletes = [key for chunk in done for key in chunk.deletes]
+                self._online.write(puts, deletes, stamp=stamp, sequence=0)
+            if not after:
+                return
+            yield len(done)
+
+    def _delete_expired(self, group: GroupState, now: Instant, chunks_at_once: int) -> Iterator[int]:
+        after = b""
+        while True:
+            with self._online.snapshot() as snapshot:
+                stamp = snapshot.stamp
+                doomed = list(islice(group.expired(snapshot, now, after=after), chunks_at_once))
+            if not doomed:
+                return
+            self._online.write({}, doomed, stamp=stamp, sequence=0)
+            yield len(doomed)
+            after = doomed[-1]
 
     def take_failing(self) -> tuple[FailingView, ...]:
         """The views that could not take rows since the last call: how many, and the first of them.
@@ -433,7 +463,9 @@ class _Batch:
         """Puts and deletes of the whole batch."""
         failures: list[ViewFailure] = []
         with self._applier._online.snapshot() as snapshot:
-            puts, deletes = self._change.effects(self._applier._groups, snapshot, failures)
+            puts, deletes = self._change.effects(
+                self._applier._groups, snapshot, failures, self._applier._history
+            )
         self._applier.note(failures)
         deletes += self._replaced
         for failure in failures:

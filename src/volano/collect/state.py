@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Final, NamedTuple, TypeAlias
 
@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from volano.collect.dimensions import DimensionSteps, Enrichment
-from volano.errors import AuthorCodeError
+from volano.collect.sealing import resealed, stored_behind
+from volano.errors import AuthorCodeError, StateMismatchError
 from volano.kernels.arrays import I64, Bools
 from volano.kernels.chunks import ChunkLayout, PackedRows
 from volano.kernels.features import WindowFeature
+from volano.kernels.sealed import Horizon, Sealer, Tail, closed, is_sealed, opened
 from volano.kernels.tiles import Rewritten, Tiles, is_head
 from volano.plan.definitions import CompiledProject, CompiledView
 from volano.plan.failed_rows import FailedRow, projected_views
@@ -29,10 +31,11 @@ from volano.plan.state import (
 from volano.plan.state_index import Known
 from volano.plan.state_rows import StateRowMap, StateRows, order_value
 from volano.protocols.functions import Functions
+from volano.protocols.key_history import KeyHistory
 from volano.protocols.online_store import OnlineSnapshot
 from volano.protocols.sql_engine import SqlEngine
 from volano.values.arrow import ARROW_TYPES
-from volano.values.instants import Instant
+from volano.values.instants import BEGINNING, Instant
 from volano.values.keys import EntityKey, canonical_keys, encode_key
 from volano.values.schema import Scalar
 
@@ -100,6 +103,19 @@ class GroupState:
         ]
         return Tiles(features, self.layout, self.group.span_us, hot_rows=self.group.hot_rows)
 
+    @cached_property
+    def sealer(self) -> Sealer | None:
+        """What seals its rows; None where they stay."""
+        group = self.group
+        if group.sealed_us is None:
+            return None
+        return Sealer(self.tiles, Horizon(group.sealed_us, group.align_us))
+
+    @property
+    def end(self) -> bytes:
+        """Behind every online key of the group."""
+        return self.prefix + _LAST
+
     def pack(
         self, arrivals: Sequence[Arrival], columns: Sequence[Cells], failures: list[ViewFailure]
     ) -> tuple[PackedRows, list[bytes | None]]:
@@ -142,7 +158,7 @@ class GroupState:
         if self.group.raw_us is None:
             return
         oldest = (now - self.group.raw_us) // self.group.span_us
-        for key, _ in snapshot.scan(max(self.prefix, after), self.prefix + _LAST):
+        for key, _ in snapshot.scan(max(self.prefix, after), self.end):
             if chunk_number(key) < oldest:
                 yield key
 
@@ -192,9 +208,17 @@ class StateChange:
             self._going[head[:PREFIX_BYTES]].append((head, known.event_time, row_id))
 
     def effects(
-        self, groups: Sequence[GroupState], snapshot: OnlineSnapshot, failures: list[ViewFailure]
+        self,
+        groups: Sequence[GroupState],
+        snapshot: OnlineSnapshot,
+        failures: list[ViewFailure],
+        history: KeyHistory | None = None,
     ) -> tuple[dict[bytes, bytes], list[bytes]]:
-        """Puts and deletes of chunks."""
+        """Puts and deletes of chunks.
+
+        Args:
+            history: asked for the rows of keys where a row comes or goes that happened before their seal.
+        """
         puts: dict[bytes, bytes] = {}
         deletes: list[bytes] = []
         arrivals = {source: list(coming.values()) for source, coming in self._coming.items()}
@@ -205,7 +229,7 @@ class StateChange:
             if coming and group.enrichment is not None:
                 cells = group.enrichment.enrich(coming, cells, self._steps, snapshot)
             if coming or going:
-                _rewrite(group, coming, cells, going or (), snapshot, puts, deletes, failures)
+                _rewrite(group, coming, cells, going or (), snapshot, puts, deletes, failures, history)
         return puts, deletes
 
 
@@ -232,6 +256,7 @@ def _rewrite(
     puts: dict[bytes, bytes],
     deletes: list[bytes],
     failures: list[ViewFailure],
+    history: KeyHistory | None,
 ) -> None:
     """Merge the batch's rows of one group into its chunks, each chunk once."""
     place_of: dict[bytes, int] = {}
@@ -252,10 +277,13 @@ def _rewrite(
     ]
     chunk_keys = list(place_of)
     found = snapshot.get_many(chunk_keys)
+    tails = _take_tails(group, found)
+    if tails:
+        rows, owners, gone = _reseal(group, tails, chunk_keys, rows, owners, gone, snapshot, history)
     hot = [place for place, chunk in enumerate(found) if chunk is not None and is_head(chunk)]
     if hot:
         rows, owners, gone = _rewrite_hot(
-            group, hot, chunk_keys, found, rows, owners, gone, snapshot, puts, deletes
+            group, hot, chunk_keys, found, rows, owners, gone, snapshot, tails, puts, deletes
         )
     left = [(place, row_id) for place, row_id, _ in gone]
     merged = group.layout.merge([chunk or b"" for chunk in found], rows, owners, gone=left)
@@ -263,16 +291,87 @@ def _rewrite(
     for place, (chunk_key, old, new) in enumerate(zip(chunk_keys, found, merged, strict=True)):
         if hot and place in hot:
             continue
-        if new:
-            if is_hot(new):
-                _put_hot(chunk_key, group.tiles.split(new, chunk_number(chunk_key)), puts, deletes)
-            else:
-                puts[chunk_key] = new
+        tail = tails.get(place)
+        if new and is_hot(new):
+            done = group.tiles.split(new, chunk_number(chunk_key))
+            _put_hot(group, chunk_key, tail, done, puts, deletes)
+        elif new or tail is not None:
+            puts[chunk_key] = closed(tail, new, group.layout)
         elif old is not None:
             deletes.append(chunk_key)
 
 
 _Gone: TypeAlias = list[tuple[int, int, Instant]]
+
+
+def _take_tails(group: GroupState, found: list[bytes | None]) -> dict[int, Tail | None]:
+    """The tails among some values, by place; what is behind them is left in their place."""
+    tails: dict[int, Tail | None] = {}
+    for place, value in enumerate(found):
+        if value is not None and is_sealed(value):
+            tails[place], found[place] = opened(value, group.tiles)
+    return tails
+
+
+def _reseal(
+    group: GroupState,
+    tails: dict[int, Tail | None],
+    chunk_keys: Sequence[bytes],
+    rows: PackedRows | None,
+    owners: list[int] | None,
+    gone: _Gone,
+    snapshot: OnlineSnapshot,
+    history: KeyHistory | None,
+) -> tuple[PackedRows | None, list[int] | None, _Gone]:
+    """Build those tails again in which a row comes or goes, from the lake.
+
+    Returns:
+        The rows that are left, the places of their chunks, and what goes otherwise.
+    """
+    if rows is None:
+        rows = PackedRows(np.empty((0, group.layout.width), np.int64), np.empty(0, np.int64))
+    seals = np.full(len(chunk_keys), BEGINNING, np.int64)
+    for place, tail in tails.items():
+        seals[place] = BEGINNING if tail is None else tail.seal
+    at = np.array(owners or (), np.int64)
+    deep = rows.words[:, 0] < seals[at] if len(at) else np.zeros(0, bool)
+    lost = [each for each in gone if each[2] < seals[each[0]]]
+    places = sorted({*at[deep].tolist(), *(place for place, _, _ in lost)})
+    if not places:
+        return rows, owners, gone
+    if history is None:
+        raise StateMismatchError(
+            f"A row of {group.group.source!r} changed that is sealed, and nothing here reads the lake.",
+            where=f"state group {group.group.hash}",
+            mend="run the applier of the project, which does",
+        )
+    numbers = {place: chunk_number(chunk_keys[place]) for place in places}
+    wanted: list[dict[bytes, tuple[int, Instant, Instant]]] = []
+    for place in places:
+        head = chunk_keys[place][: -len(key_tail(0))]
+        # Two chunks of one key are asked for one after the other; all keys at once.
+        ask = next((each for each in wanted if head not in each), None)
+        if ask is None:
+            wanted.append(ask := {})
+        ask[head] = (place, numbers[place] * group.group.span_us, int(seals[place]))
+    rows_before = {}
+    for ask in wanted:
+        found = history.rows(
+            group.group,
+            {head: (begin, seal) for head, (_, begin, seal) in ask.items()},
+            stamp=snapshot.stamp,
+            sequence=snapshot.sequence,
+        )
+        rows_before.update({place: found[head] for head, (place, _, _) in ask.items()})
+    for place in places:
+        tail = tails[place]
+        assert tail is not None
+        coming = rows.take(np.flatnonzero(deep & (at == place)))
+        going = [row_id for owner, row_id, _ in lost if owner == place]
+        tails[place] = resealed(group, tail, numbers[place], rows_before[place], coming, going)
+    kept = np.flatnonzero(~deep)
+    left = [each for each in gone if each[2] >= seals[each[0]]]
+    return rows.take(kept), at[kept].tolist(), left
 
 
 def _rewrite_hot(
@@ -284,6 +383,7 @@ def _rewrite_hot(
     owners: list[int] | None,
     gone: _Gone,
     snapshot: OnlineSnapshot,
+    tails: Mapping[int, Tail | None],
     puts: dict[bytes, bytes],
     deletes: list[bytes],
 ) -> tuple[PackedRows, list[int], _Gone]:
@@ -312,19 +412,21 @@ def _rewrite_hot(
     for place, head, number, mine, going, suffixes in todo:
         present = {suffix: next(blocks) or b"" for suffix in suffixes}
         done = group.tiles.rewrite(head, number, present, rows.take(mine), going)
-        done = group.tiles.with_pages(done, partial(_stored, snapshot, chunk_keys[place]))
-        _put_hot(chunk_keys[place], done, puts, deletes)
+        done = group.tiles.with_pages(done, partial(stored_behind, snapshot, chunk_keys[place]))
+        _put_hot(group, chunk_keys[place], tails.get(place), done, puts, deletes)
     kept = np.flatnonzero(~np.isin(at, hot))
     return rows.take(kept), at[kept].tolist(), [each for each in gone if each[0] not in hot]
 
 
-def _stored(snapshot: OnlineSnapshot, chunk_key: bytes, suffixes: Sequence[bytes]) -> list[bytes]:
-    """What stands behind a chunk's key under suffixes."""
-    return [value or b"" for value in snapshot.get_many([chunk_key + suffix for suffix in suffixes])]
-
-
-def _put_hot(chunk_key: bytes, done: Rewritten, puts: dict[bytes, bytes], deletes: list[bytes]) -> None:
-    for suffix, value in ((b"", done.head), *done.blocks.items()):
+def _put_hot(
+    group: GroupState,
+    chunk_key: bytes,
+    tail: Tail | None,
+    done: Rewritten,
+    puts: dict[bytes, bytes],
+    deletes: list[bytes],
+) -> None:
+    for suffix, value in ((b"", closed(tail, done.head, group.layout)), *done.blocks.items()):
         if value:
             puts[chunk_key + suffix] = value
         else:

@@ -10,6 +10,9 @@ import msgspec
 
 from volano.compile.lower.joins import dimension_hash
 from volano.kernels.chunk_grid import chunk_span_us
+from volano.kernels.chunks import ChunkLayout
+from volano.kernels.features import WindowFeature
+from volano.kernels.sealed import horizon, tail_bytes
 from volano.plan.definitions import (
     CompiledFeature,
     CompiledJoin,
@@ -17,7 +20,7 @@ from volano.plan.definitions import (
     CompiledSource,
     CompiledView,
 )
-from volano.plan.state import GroupJoin, StateGroup, stored_column
+from volano.plan.state import GroupJoin, StateGroup, stored_column, window_arguments
 from volano.values.identities import content_hash
 from volano.values.schema import Field, Schema
 
@@ -126,6 +129,12 @@ def _group(
     reach = max(known) if len(known) == len(reaches) else None
     columns, span = _columns(views, source), chunk_span_us(reach)
     shape = [project.namespace, first.key_columns, columns, span, [view.definition_hash for view in views]]
+    raw = None if reach is None else reach + (source.accept_late_us or 0)
+    sealing = horizon(_window_features(views), source.accept_late_us)
+    if sealing is not None and raw is not None and 4 * (sealing.raw_us + sealing.align_us) > 3 * raw:
+        sealing = None  # its rows go soon after
+    if sealing is not None:
+        shape.append(sealing)
     return StateGroup(
         hash=content_hash(shape)[:16],
         entity=first.entity,
@@ -134,10 +143,22 @@ def _group(
         views=views,
         columns=columns,
         span_us=span,
-        raw_us=None if reach is None else reach + (source.accept_late_us or 0),
+        raw_us=raw,
         accept_late_us=source.accept_late_us,
         joins=tuple(_group_join(join, project, dimensions) for join in first.joins),
+        sealed_us=None if sealing is None else sealing.raw_us,
+        align_us=0 if sealing is None else sealing.align_us,
+        tail_bytes=0 if sealing is None else tail_bytes(_window_features(views), _layout(columns)),
     )
+
+
+def _layout(columns: Schema) -> ChunkLayout:
+    return ChunkLayout(bytes(8), tuple((field.name, field.dtype.value) for field in columns.fields))
+
+
+def _window_features(views: Iterable[CompiledView]) -> list[WindowFeature]:
+    """The features of views as the kernels take them."""
+    return [WindowFeature(**window_arguments(view, feature)) for view in views for feature in view.features]
 
 
 def _columns(views: tuple[CompiledView, ...], source: CompiledSource) -> Schema:

@@ -18,7 +18,7 @@ from volano.kernels.features import WindowFeature
 from volano.kernels.joint_reader import JointReader
 from volano.kernels.on_demand import call_on_demand
 from volano.kernels.tiled_reader import TiledReader
-from volano.kernels.tiles import Tiles, is_head
+from volano.kernels.tiles import Tiles, is_plain
 from volano.plan.definitions import (
     CompiledFeature,
     CompiledOnDemand,
@@ -155,7 +155,7 @@ class OnlineFeatures:
                 lookup.fill(slots, own, request, q)
         except StateMismatchError:
             # The head of a hot chunk is no chunk: looking for one is left to the kernel, which looks anyway.
-            if not any(is_head(chunk) for own in chunks for chunk in own):
+            if all(is_plain(chunk) for own in chunks for chunk in own):
                 raise
             self._read_hot(snapshot, keys, ends, found, request, q, slots)
 
@@ -177,7 +177,7 @@ class OnlineFeatures:
                 for key, chunk in zip(keys[begin:end], found[begin:end], strict=True)
                 if chunk is not None
             }
-            if any(map(is_head, own.values())):
+            if not all(map(is_plain, own.values())):
                 lookup.fill_hot(slots, own, snapshot, request, q)
             else:
                 lookup.fill(slots, list(own.values()), request, q)

@@ -32,7 +32,7 @@ from typing import Any
 from volano.kernels.aggregates import FOLD_NAMES, FOLDS
 
 _HERE = Path(__file__).parent
-_SOURCES = ("bits", "ordering", "trie", "sweep", "rows", "tiled", "packed", "joint")
+_SOURCES = ("bits", "ordering", "trie", "sweep", "rows", "tiled", "packed", "nodes", "joint")
 _BY_HAND = {"bit_length", "as_float", "borrowed"}
 _KEPT = 24
 _loaded: ModuleType | None = None

@@ -1,8 +1,8 @@
 """The naive oracle: what every feature means, in plain Python over lists. Nobody optimises this file.
 
 It shares no code with the kernels: each aggregate has its own twin here, written from design.md section 2.
-Floats agree within |Δ| ≤ 1e-9 · Σ|x|; everything else exactly. `associate` states the canonical association,
-to which kernels agree to the bit.
+Floats agree within |Δ| ≤ 1e-9 · Σ|x|; a ratio, whose sums associate canonically, and everything else exactly.
+`associate` states the canonical association, to which kernels agree to the bit.
 """
 
 from __future__ import annotations
@@ -173,11 +173,22 @@ def _rate(f: WindowFeature, rows: Sequence[Row], query: Query) -> Value:
 def _ratio(f: WindowFeature, rows: Sequence[Row], query: Query) -> Value:
     assert f.column is not None and f.over is not None
     both: list[tuple[Any, Any]] = [(r.values[f.column], r.values[f.over]) for r in rows]
-    pairs = [(float(x), float(y)) for x, y in both if x is not None and y is not None]
-    if not pairs:
+    kept = [n for n, (x, y) in enumerate(both) if x is not None and y is not None]
+    if not kept:
         return None
-    below = _fsum([y for _, y in pairs])
-    return None if below == 0 else _fsum([x for x, _ in pairs]) / below
+    # No tolerance could tell a denominator of zero from one that rounds to it: both sums are the canonical ones.
+    times = [_spread_over(f.grid_us, rows[n].event_time) for n in kept]
+    pairs = [(float(both[n][0]) + 0.0, float(both[n][1]) + 0.0) for n in kept]
+    above, below = associate(times, pairs, lambda a, b: (a[0] + b[0], a[1] + b[1]))
+    return None if below == 0 else float(above / below)
+
+
+def _spread_over(grid: int, t: int) -> int:
+    """An instant on a grid whose cells fill aligned blocks of the trie; see decision record 0010."""
+    width = 1
+    while width < grid:
+        width *= 2
+    return t // grid * width + t % grid
 
 
 def _extreme(pick: Callable[[Sequence[Any]], Any]) -> Callable[[WindowFeature, Sequence[Row], Query], Value]:

@@ -1,15 +1,18 @@
-"""Reading hot keys: which tiles, blocks and pages a read takes, and the features from them. Pure."""
+"""Reading hot and sealed keys: which tiles, blocks and pages a read takes, and the features from them. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import assert_never
 
 import numpy as np
 
 from volano.kernels.arrays import ALWAYS, I64
-from volano.kernels.chunks import MAGIC, TILE_MAGIC, ChunkLayout, ChunkReader, PackedRows, Value, lane_of
+from volano.kernels.chunks import MAGIC, ChunkLayout, ChunkReader, PackedRows, Value, lane_of
 from volano.kernels.features import WindowFeature
+from volano.kernels.sealed import Tail, is_sealable, opened, tile_run
 from volano.kernels.tiles import Grid, Tiles, block_suffix, is_head
 from volano.kernels.witnesses import BlockTrie, Piece, counted
 
@@ -37,23 +40,25 @@ class ReadPlan:
     def __init__(
         self,
         tiles: Tiles,
-        values: Sequence[bytes],
+        opened: Sequence[tuple[Tail | None, bytes]],
         runs: list[list[_Run]],
         rows: list[I64 | None],
         counts: Sequence[Sequence[list[Piece] | None]],
+        parts: Sequence[_Part],
     ) -> None:
         self._tiles = tiles
-        self._values = values
+        self._opened = opened
+        self._parts = parts
         self._runs = runs
         self._rows = rows
         self._counts = counts
         self._needed: dict[tuple[int, int, int], list[int]] = {}
         seen: dict[tuple[int, bytes], None] = {}
-        for g, own in enumerate(runs):
+        for p, own in enumerate(runs):
             for place, run in enumerate(own):
                 for node in sorted(run.opened):
-                    begins = self._overlapping(g, place, run, node)
-                    self._needed[g, place, node] = begins
+                    begins = self._overlapping(parts[p].grid, place, run, node)
+                    self._needed[p, place, node] = begins
                     seen.update(dict.fromkeys((place, block_suffix(begin)) for begin in begins))
         for feature in counts:
             for place, pieces in enumerate(feature):
@@ -73,18 +78,22 @@ class ReadPlan:
         ].tolist()
         return begins
 
-    def chunks(self, grid: int, blocks: Sequence[bytes]) -> list[bytes]:
-        """What the reader of a grid takes, in time order, once the blocks are there."""
+    def chunks(self, part: int, blocks: Sequence[bytes]) -> list[bytes]:
+        """What the reader of a part takes, in time order, once the blocks are there."""
         found = dict(zip(self.blocks, blocks, strict=True))
         taken: list[bytes] = []
-        for place, run in enumerate(self._runs[grid]):
+        grid = self._parts[part].grid
+        for place, run in enumerate(self._runs[part]):
+            tail = self._opened[place][0]
+            if tail is not None:
+                taken.append(self._parts[part].sealed(tail, self._tiles.layout))
             if run.nodes is None:
                 taken.append(run.value)
                 continue
             first = run.first
             for node in sorted(run.opened):
                 taken += self._tile_run(run.nodes, first, node)
-                for begin in self._needed[grid, place, node]:
+                for begin in self._needed[part, place, node]:
                     block = found[place, block_suffix(begin)]
                     if not block:
                         raise self._tiles.layout.mismatch(run.value)
@@ -97,11 +106,13 @@ class ReadPlan:
             taken += self._tile_run(run.nodes, first, run.end)
         return taken
 
-    def counted(self, number: int, blocks: Sequence[bytes]) -> list[bytes]:
+    def counted(self, number: int, blocks: Sequence[bytes], *, sealable: bool) -> list[bytes]:
         """What the reader of a feature that counts different values takes, in time order."""
         found = dict(zip(self.blocks, blocks, strict=True))
         taken: list[bytes] = []
-        for place, (value, pieces) in enumerate(zip(self._values, self._counts[number], strict=True)):
+        for place, ((tail, value), pieces) in enumerate(zip(self._opened, self._counts[number], strict=True)):
+            if tail is not None and sealable:
+                taken.append(tail.witnesses)
             if pieces is None:
                 taken.append(value)
             for piece in pieces or ():
@@ -113,11 +124,7 @@ class ReadPlan:
         return taken
 
     def _tile_run(self, nodes: I64, a: int, b: int) -> list[bytes]:
-        if a >= b:
-            return []
-        head = np.array([TILE_MAGIC, 0, (b - a) | nodes.shape[0] << 32, 0], np.int64)
-        head[1] = int.from_bytes(self._tiles.layout.definition, "little", signed=True)
-        return [head.tobytes() + nodes[:, a:b].tobytes()]
+        return [tile_run(self._tiles.layout, nodes, a, b)]
 
 
 def _suffixes(piece: Piece) -> list[bytes]:
@@ -138,8 +145,47 @@ def _between(layout: ChunkLayout, block: bytes, first: int, last: int) -> bytes:
     return head.tobytes() + rows[a:b].tobytes() + block[32 + 8 * n * layout.width :]
 
 
+class _Sealed(Enum):
+    """What a feature reads of rows that are sealed."""
+
+    NOTHING = 0
+    TILES = 1
+    WITNESSES = 2
+
+
+def _sealed(f: WindowFeature) -> _Sealed:
+    if not is_sealable(f):
+        return _Sealed.NOTHING
+    return _Sealed.TILES if f.spec.kind in ("fold", "count", "since") else _Sealed.WITNESSES
+
+
+class _Part:
+    """Features that one reader computes: of one grid, with the same view of sealed rows."""
+
+    def __init__(
+        self, features: Sequence[WindowFeature], own: Sequence[int], tiles: Tiles, grid: int, sealed: _Sealed
+    ) -> None:
+        self.own = own
+        self.grid = grid
+        self._sealed = sealed
+        places = tiles.grids[grid].places
+        self.reader = ChunkReader([features[n] for n in own], tiles.layout, places)
+        self.needs = [_Need(f, tiles.grids[grid], tiles.layout) for f in self.reader.features]
+
+    def sealed(self, tail: Tail, layout: ChunkLayout) -> bytes:
+        """What stands for the rows of a tail."""
+        match self._sealed:
+            case _Sealed.NOTHING:
+                return b""
+            case _Sealed.TILES:
+                return tail.tile_run(layout, self.grid)
+            case _Sealed.WITNESSES:
+                return tail.witnesses
+        assert_never(self._sealed)
+
+
 class TiledReader:
-    """Reads features where some of a key's chunks are hot. Built once; thread-safe.
+    """Reads features where some of a key's chunks are hot or sealed. Built once; thread-safe.
 
     Args:
         features: what to compute, in the order of the result; each among the features of `tiles`.
@@ -148,11 +194,12 @@ class TiledReader:
 
     def __init__(self, features: Sequence[WindowFeature], tiles: Tiles) -> None:
         self.tiles = tiles
-        self._parts = []
-        for grid in tiles.grids:
-            own = [n for n, f in enumerate(features) if f.grid_us == grid.grid and f.spec.kind != "distinct"]
-            reader = ChunkReader([features[n] for n in own], tiles.layout, grid.places)
-            self._parts.append((own, reader, [_Need(f, grid, tiles.layout) for f in reader.features]))
+        members: dict[tuple[int, _Sealed], list[int]] = {}
+        grids = [grid.grid for grid in tiles.grids]
+        for n, f in enumerate(features):
+            if f.spec.kind != "distinct":
+                members.setdefault((grids.index(f.grid_us), _sealed(f)), []).append(n)
+        self._parts = [_Part(features, own, tiles, *key) for key, own in members.items()]
         of = tiles.witnesses.counted
         self._counts = [
             (n, ChunkReader([f], tiles.layout), of.index(counted(f, tiles.layout)))
@@ -175,22 +222,26 @@ class TiledReader:
         Args:
             values: what is stored under the key's chunks, oldest first; missing ones are left out.
             q: the end of the windows, µs.
-            as_of: ignore rows applied later; None takes all.
+            as_of: ignore rows applied later; None takes all. Not known of rows that are sealed.
             exclude_id: a row to leave out.
             exclude_at: its event_time. Without it the row may be in any block, so all rows are read.
+
+        Raises:
+            SealedStateError: the windows end before rows were sealed.
         """
-        heads = [self.tiles.nodes(value) if is_head(value) else None for value in values]
+        both = [opened(value, self.tiles) for value in values]
+        for tail, _ in both:
+            if tail is not None:
+                tail.check(q)
+        heads = [self.tiles.nodes(value) if is_head(value) else None for _, value in both]
         runs: list[list[_Run]] = []
-        for g, (_, _, needs) in enumerate(self._parts):
+        for part in self._parts:
+            g, needs = part.grid, part.needs
             own = [
                 _Run(v) if h is None else _Run(v, h[g], 0, h[g].shape[1])
-                for v, h in zip(values, heads, strict=True)
+                for (_, v), h in zip(both, heads, strict=True)
             ]
             runs.append(own)
-            if not needs:
-                for run in own:
-                    run.value, run.end = b"", 0
-                continue
             windows = [window_at(need.feature, q) for need in needs]
             low, high = min(w[0] for w in windows), max(w[1] for w in windows)
             edges = sorted({edge for window in windows for edge in window})
@@ -209,12 +260,12 @@ class TiledReader:
         counts: list[list[list[Piece] | None]] = [[None] * len(values) for _ in self._counts]
         for place, tiles in enumerate(rows):
             if tiles is not None and self._counts:
-                trie, pages = BlockTrie(tiles), self.tiles.pages(values[place])
+                trie, pages = BlockTrie(tiles), self.tiles.pages(both[place][1])
                 hidden = _unsure(tiles, as_of, exclude_id, exclude_at)
                 for n, (_, reader, number) in enumerate(self._counts):
                     window = window_at(reader.features[0], q)
                     counts[n][place] = trie.pieces(pages, number, *window, unsure=hidden)
-        return ReadPlan(self.tiles, values, runs, rows, counts)
+        return ReadPlan(self.tiles, both, runs, rows, counts, self._parts)
 
     def read(
         self,
@@ -236,15 +287,13 @@ class TiledReader:
             StateMismatchError: written by another definition, or a block is missing.
         """
         values: list[Value] = [None] * self._n
-        for g, (own, reader, _) in enumerate(self._parts):
-            if own:
-                found = reader.read(
-                    plan.chunks(g, blocks), q, as_of=as_of, exclude_id=exclude_id, request=request
-                )
-                for n, value in zip(own, found, strict=True):
-                    values[n] = value
+        for p, part in enumerate(self._parts):
+            chunks = plan.chunks(p, blocks)
+            found = part.reader.read(chunks, q, as_of=as_of, exclude_id=exclude_id, request=request)
+            for n, value in zip(part.own, found, strict=True):
+                values[n] = value
         for number, (n, reader, _) in enumerate(self._counts):
-            chunks = plan.counted(number, blocks)
+            chunks = plan.counted(number, blocks, sealable=is_sealable(reader.features[0]))
             (values[n],) = reader.read(chunks, q, as_of=as_of, exclude_id=exclude_id, request=request)
         return tuple(values)
 

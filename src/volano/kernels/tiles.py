@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from volano.kernels.arrays import I64
-from volano.kernels.chunks import ChunkLayout, ChunkReader, PackedRows, TilePlaces, tile_places
+from volano.kernels.chunks import MAGIC, ChunkLayout, ChunkReader, PackedRows, TilePlaces, tile_places
 from volano.kernels.compiled import kernels
 from volano.kernels.features import WindowFeature
 from volano.kernels.witnesses import DIRTY_BLOCKS, Pages, Witnesses, all_counted, page_suffix
@@ -30,6 +30,7 @@ HOT_ROWS = 2048
 BLOCK_ROWS = 512
 SUFFIX_BYTES = 8
 """What the key of a block has behind that of its chunk."""
+_PLAIN_MAGIC = MAGIC.to_bytes(8, "little")
 _HEAD_MAGIC = b"VOLHEAD\x01"
 _HALF = 1 << 63
 
@@ -41,6 +42,11 @@ def _begin(suffix: bytes) -> int:
 def is_head(value: bytes) -> bool:
     """Whether a stored value is the head of a hot chunk."""
     return value[:8] == _HEAD_MAGIC
+
+
+def is_plain(value: bytes) -> bool:
+    """Whether a stored value is a packed chunk and nothing else."""
+    return value[:8] == _PLAIN_MAGIC
 
 
 def block_suffix(begin: int) -> bytes:
@@ -104,12 +110,12 @@ class Grid:
                 )
                 if found:
                     free = max(free[0], found[-1][0] + (1 << found[-1][1])), free[1]
-                found.append(_widest(place, *free))
+                found.append(widest(place, *free))
             at = int(np.searchsorted(places, found[-1][0] + (1 << found[-1][1])))
         return found
 
 
-def _widest(place: int, low: int, high: int) -> tuple[int, int]:
+def widest(place: int, low: int, high: int) -> tuple[int, int]:
     """The largest aligned node around a place within [low, high)."""
     level = 0
     while level < 61:
@@ -204,11 +210,16 @@ class Tiles:
         rows = nodes[0]
         picked = np.zeros(rows.shape[1], bool)
         for grid, tiles in zip(self.grids, nodes, strict=True):
-            for begin, level in grid.spans(tiles, order, *self._limits(grid, number)):
+            for begin, level in grid.spans(tiles, order, *self.limits(grid, number)):
                 first, end = grid.instant(begin), grid.instant(begin + (1 << level))
                 picked[np.searchsorted(rows[3], first) : np.searchsorted(rows[2], end)] = True
         pages = [page_suffix(node, n) for n, node in self.pages(head).around(going)] if going else []
         return [block_suffix(begin) for begin in rows[0, picked].tolist()] + pages
+
+    def older(self, head: bytes, instant: int) -> list[bytes]:
+        """The suffixes of the blocks with rows that happened before an instant, in time order."""
+        rows = self.nodes(head)[0]
+        return [block_suffix(begin) for begin in rows[0, rows[2] < instant].tolist()]
 
     def is_hot(self, chunk: bytes) -> bool:
         """Whether a packed chunk has so many rows that it is to be split."""
@@ -263,7 +274,7 @@ class Tiles:
         pages, lost = self._pages_left(head, blocks, rows, gone)
         blocks = {suffix: block for suffix, block in blocks.items() if len(suffix) == SUFFIX_BYTES}
         changed = np.unique(np.concatenate([rows.words[:, 0], np.array([t for t, _ in gone], np.int64)]))
-        spans = self.grids[0].spans(old[0], changed, *self._limits(self.grids[0], number))
+        spans = self.grids[0].spans(old[0], changed, *self.limits(self.grids[0], number))
         begins = np.array([begin for begin, _ in spans], np.int64)
         levels = dict(spans)
         present = {begin: blocks.get(block_suffix(begin), b"") for begin in begins.tolist()}
@@ -282,7 +293,7 @@ class Tiles:
             self._section(
                 grid,
                 tiles,
-                grid.spans(tiles, changed, *self._limits(grid, number)) if n else spans,
+                grid.spans(tiles, changed, *self.limits(grid, number)) if n else spans,
                 buf,
                 times,
             )
@@ -325,7 +336,8 @@ class Tiles:
                 found += words[np.isin(words[:, at + 1], new), 0].tolist()
         return found
 
-    def _limits(self, grid: Grid, number: int) -> tuple[int, int]:
+    def limits(self, grid: Grid, number: int) -> tuple[int, int]:
+        """Where a chunk begins and ends, in the trie of a grid."""
         if self.span_us == 0:
             return -(1 << 62), 1 << 62
         return grid.spread(number * self.span_us), grid.spread((number + 1) * self.span_us)

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from volano.kernels.chunks import ChunkLayout
+from volano.kernels.chunks import ChunkLayout, PackedRows
 from volano.kernels.columns import combined
 from volano.kernels.features import WindowFeature
 from volano.kernels.tiles import Tiles
@@ -138,7 +138,7 @@ class Backfill:
             facts = self._standing(group.source, rows_of.needed, stamp, low, span.until)
             mapped = self._rows.map(rows_of, facts, stamp=stamp)
             failed.update(_failed(group, facts, mapped))
-            return _ready(group, facts, mapped)
+            return ready_rows(group, facts, mapped)
 
         failed: dict[bytes, bytes] = {}
         parts = self._by_parts(group.source, group.hash, ready, "head", n_parts, after, stamp)
@@ -390,7 +390,7 @@ def _failed(group: StateGroup, facts: pa.Table, mapped: StateRows) -> dict[bytes
     }
 
 
-def _ready(group: StateGroup, facts: pa.Table, mapped: StateRows) -> pa.Table:
+def ready_rows(group: StateGroup, facts: pa.Table, mapped: StateRows) -> pa.Table:
     """Rows that have a key, with all that a chunk holds: `head` of the online key, id, instants, order and values."""
     # A dimension's rows count from the instant at which they were known.
     visible_from = "known_at" if group.is_dimension else "applied_at"
@@ -427,19 +427,24 @@ def _heads(group: StateGroup, mapped: StateRows) -> tuple[pa.Array, Micros]:
     return pa.array([each for each in code_of if each is not None], pa.binary()), codes
 
 
+def packed_rows(layout: ChunkLayout, rows: pa.Table) -> PackedRows:
+    """Rows of `ready_rows` in the words of a layout."""
+    return layout.encode(
+        _micros(rows["event_time"]),
+        [row_id(each) for each in rows["event_id"].to_pylist()],
+        _micros(rows["visible_from"]),
+        {name: rows[f"value {name}"] for name, _ in layout.columns},
+        order=[rows[f"order {n}"] for n in range(layout.order)],
+    )
+
+
 def _pack(group: StateGroup, tiles: Tiles, rows: pa.Table) -> dict[bytes, bytes]:
     """Rows as whole chunks."""
     if not rows.num_rows:
         return {}
     layout = tiles.layout
     times = _micros(rows["event_time"])
-    packed = layout.encode(
-        times,
-        [row_id(each) for each in rows["event_id"].to_pylist()],
-        _micros(rows["visible_from"]),
-        {name: rows[f"value {name}"] for name, _ in layout.columns},
-        order=[rows[f"order {n}"] for n in range(layout.order)],
-    )
+    packed = packed_rows(layout, rows)
     coded = _coded(rows["head"])
     heads = coded.dictionary.to_pylist()
     # A chunk is a key and a number: both in one integer.

@@ -145,5 +145,7 @@ def _impact(impact: Impact) -> Iterator[str]:
 
 def _size(size: StateSize) -> str:
     kept = "for ever" if size.raw_us is None else f"for {format_duration(size.raw_us)}"
+    if size.sealed_us is not None:
+        kept += f", as tiles after {format_duration(size.sealed_us)}"
     known = "" if size.bytes_per_key is None else f", about {size.bytes_per_key:,} bytes a key"
     return f"state {size.group}: about {size.bytes_per_event} bytes an event, kept {kept}{known}"

@@ -12,9 +12,10 @@ from volano.plan.state import StateGroup
 from volano.values.instants import DAY_US
 from volano.values.schema import DType
 
-_ROW_BYTES = 32
-"""What a stored row carries beside its columns: event_time, applied_at, id hash."""
-_COLUMN_BYTES = {DType.BOOL: 1, DType.STRING: 20}
+_ROW_BYTES = 40
+"""What a stored row carries beside its columns: event_time, id hash, applied_at, which columns are null."""
+_COLUMN_BYTES = {DType.STRING: 32}
+"""A column takes a word of 8 bytes; a string also its length, and its text in whole words."""
 
 
 class StateSize(msgspec.Struct, frozen=True):
@@ -22,7 +23,10 @@ class StateSize(msgspec.Struct, frozen=True):
 
     Args:
         bytes_per_event: an estimate for one event of one key.
-        bytes_per_key: that times the events a key has within `raw_us`; None where nobody knows how many come.
+        raw_us: how long its rows count; None for ever.
+        bytes_per_key: that times the events a key has while its rows are kept, and the tiles that stand for sealed ones
+            where that is less; None where nobody knows how many come.
+        sealed_us: how long rows are kept one by one before they become tiles; None: always.
     """
 
     group: str
@@ -30,6 +34,7 @@ class StateSize(msgspec.Struct, frozen=True):
     bytes_per_event: int
     raw_us: int | None
     bytes_per_key: int | None = None
+    sealed_us: int | None = None
 
 
 class Impact(msgspec.Struct, frozen=True):
@@ -86,7 +91,7 @@ def impact_of(
         retrained_models=models,
         affected_decisions=decisions,
         owners=_owners(declared, applied, matters, rebuilt, models, decisions),
-        sizes=tuple(_size(group, events_per_key_day.get(group.source)) for group in groups),
+        sizes=tuple(size_of(group, events_per_key_day.get(group.source)) for group in groups),
     )
 
 
@@ -138,14 +143,25 @@ def _owners(
     return tuple(known[name] for name in names if name in known)
 
 
-def _size(group: StateGroup, rate: float | None) -> StateSize:
+def size_of(group: StateGroup, rate: float | None) -> StateSize:
+    """How much online state a group takes; `rate` is the events of a key and day, None before it is known."""
     columns = sum(_COLUMN_BYTES.get(field.dtype, 8) for field in group.columns.fields)
     each = _ROW_BYTES + columns
-    events = None if rate is None or group.raw_us is None else rate * group.raw_us / DAY_US
     return StateSize(
         group.hash,
         tuple(view.name for view in group.views),
         each,
         group.raw_us,
-        None if events is None else round(each * events),
+        None if rate is None else _bytes_per_key(group, each * rate / DAY_US),
+        group.sealed_us,
     )
+
+
+def _bytes_per_key(group: StateGroup, bytes_per_us: float) -> int | None:
+    """What a key takes: its rows, or those that are not sealed yet and tiles for the others."""
+    sizes = []
+    if group.raw_us is not None:
+        sizes.append(bytes_per_us * group.raw_us)
+    if group.sealed_us is not None:
+        sizes.append(bytes_per_us * (group.sealed_us + group.align_us) + group.tail_bytes)
+    return round(min(sizes)) if sizes else None

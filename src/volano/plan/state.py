@@ -9,7 +9,8 @@ entity key lie in chunks that are aligned to an absolute time grid of `span_us`;
 with big-endian numbers, where the chunk number is `event_time // span_us`, shifted by 2**63 so that byte order is
 time order. A changed definition changes the group's hash, so old and new state live side by side until
 nobody needs the old one. A chunk of very many rows holds the head of a hot chunk instead (`kernels.tiles`); its blocks
-lie behind it, under its key and eight bytes more.
+lie behind it, under its key and eight bytes more. In front of either may stand the tail of rows that are sealed
+(`kernels.sealed`).
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ class StateGroup(msgspec.Struct, frozen=True, omit_defaults=True):
         span_us: width of a chunk.
         raw_us: rows older than the newest read minus this are not needed (longest window plus offset plus
             accept_late); None keeps them for ever (a lifetime window).
+        sealed_us: rows older than the newest read minus this become tiles (`kernels.sealed`); None: they stay.
+        align_us: what the instant up to which they do is a multiple of.
+        tail_bytes: about how much the tiles of one key take at most.
         joins: columns that its rows get before projection, as of their event.
         is_dimension: joins read it, no decision does; its rows count from their known_at on.
     """
@@ -71,6 +75,9 @@ class StateGroup(msgspec.Struct, frozen=True, omit_defaults=True):
     accept_late_us: int | None
     joins: tuple[GroupJoin, ...] = ()
     is_dimension: bool = False
+    sealed_us: int | None = None
+    align_us: int = 0
+    tail_bytes: int = 0
 
     @property
     def hot_rows(self) -> int | None:
@@ -124,6 +131,11 @@ def chunk_number(key: bytes) -> int:
     """The number of the chunk that an online key belongs to: of the chunk itself, or of a block of it."""
     at = PREFIX_BYTES + 2 + int.from_bytes(key[PREFIX_BYTES : PREFIX_BYTES + 2], "big")
     return int.from_bytes(key[at : at + 8], "big") - 2**63
+
+
+def is_chunk_key(key: bytes) -> bool:
+    """Whether an online key is that of a chunk itself, not of what lies behind it."""
+    return len(key) == PREFIX_BYTES + 10 + int.from_bytes(key[PREFIX_BYTES : PREFIX_BYTES + 2], "big")
 
 
 def chunk_key(group: StateGroup, key: bytes, event_time: Instant) -> bytes:

@@ -44,7 +44,7 @@ def schedule(applied: Applied, config: Config) -> dict[str, int]:
     for model in project.models.values():
         if model.retrain_us is not None:
             found[f"{RETRAIN}{model.name}"] = model.retrain_us
-    if any(group.raw_us is not None for group in applied.groups):
+    if any(group.raw_us is not None or group.sealed_us is not None for group in applied.groups):
         found[PRUNE] = PRUNE_EVERY_US
     if project.sources or project.decisions:
         found |= {COMPACT: COMPACT_EVERY_US, VACUUM: VACUUM_EVERY_US}
@@ -96,7 +96,7 @@ def label_until(session: Session, at: Instant) -> int:
 
 
 def _prune(session: Session, at: Instant) -> str:
-    """Rows that no window reaches leave online state; the lake keeps them."""
+    """Rows that no window reaches leave online state, and those that none needs one by one become tiles."""
     return f"{session.prune(at)} chunks"
 
 

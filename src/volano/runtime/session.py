@@ -20,6 +20,7 @@ from volano.collect.receipts import reconcile
 from volano.decide.decider import Decider
 from volano.decide.elsewhere import ElsewhereReader
 from volano.organize.facts import Facts
+from volano.organize.key_history import LakeHistory
 from volano.plan.failed_rows import FailingView
 from volano.protocols.clock import Clock
 from volano.records.elsewhere import ACTION_TAKEN, EXPOSURE, DecisionElsewhere, action_event, exposure_event
@@ -32,7 +33,7 @@ from volano.runtime.definitions import Definitions
 from volano.runtime.failing import read_failing
 from volano.runtime.logged import find_logged
 from volano.runtime.processes.beside import Beside, Settled
-from volano.runtime.rebuilding import fill, is_lost
+from volano.runtime.rebuilding import facts_in_force, fill, is_lost
 from volano.runtime.receipts import find_receipt
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
@@ -73,6 +74,8 @@ class Session:
         self.bundles = BundleShelf(stores.artifacts)
         self.definitions = Definitions(stores, applied)
         self._committed_at: Instant | None = None
+        self.commit_through: Callable[[int], object] = lambda _sequence: self.committer.step()
+        """Returns when what was applied up to a sequence is in the lake; beside a committer it waits for that."""
 
     @cached_property
     def door(self) -> Door:
@@ -102,6 +105,14 @@ class Session:
             self.stores.sql,
             self.clock,
             bundle=applied.bundle,
+            history=LakeHistory(
+                self.definitions.of_state,
+                applied.groups,
+                facts_in_force(self.definitions.of_state, self.stores, applied.handovers),
+                self.stores.sql,
+                self.functions,
+                lambda sequence: self.commit_through(sequence),
+            ),
         )
         applier.recover()
         return applier

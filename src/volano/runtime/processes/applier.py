@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Final
 
@@ -21,7 +22,7 @@ from volano.runtime.processes.beats import Beat, Beats
 from volano.runtime.processes.collector import settle
 from volano.runtime.processes.disk import DiskTrouble
 from volano.runtime.session import Session
-from volano.values.instants import SECOND_US
+from volano.values.instants import SECOND_US, Instant
 
 _REST_S: Final = 0.003
 """How long it rests when the journal is empty: the most that a fact waits to be seen."""
@@ -30,6 +31,8 @@ _PATIENCE_S: Final = 90.0
 """How long it waits at its start for another process to let go: a worker sees that it is wanted within a second, and
 ends the job under way first."""
 _LOOK_EVERY_S: Final = 0.1
+_PRUNED_AT_ONCE: Final = 20
+"""Chunks looked at between two batches: some ten milliseconds."""
 _GONE_US: Final = 3 * SECOND_US
 """A worker that says nothing for so long is down; when it is back it begins with what is in force."""
 _LEAVING_US: Final = 60 * SECOND_US
@@ -57,6 +60,7 @@ def run_applier(
     work = _Work(session, open_session, stop)
     work.beat()
     settle()
+    work.committer_may_start()
     ready()
     disk = DiskTrouble("applier", stop, say)
     while True:
@@ -77,6 +81,9 @@ class _Work:
         self._open_session = open_session
         self._catalog = session.stores.catalog
         self._beats = Beats(session.stores.data)
+        self._committer = _Committer(session, self._beats)
+        session.commit_through = self._committer.wait_for
+        self._pruning: _Pruning | None = None
         self._revision = _revision_of(session)
         self._applier = _open(session, stop)
         self._left: Applier | None = None
@@ -102,6 +109,21 @@ class _Work:
         self.has_applied = self._applier.step() > 0
         if self.has_applied and self._left is not None:
             self._left.recover()
+        if self._pruning is not None:
+            self._prune_on(self._pruning)
+
+    def committer_may_start(self) -> None:
+        """From now on another process commits, even when it has said nothing yet."""
+        self._committer.may_be_starting = True
+
+    def _prune_on(self, pruning: _Pruning) -> None:
+        """A little between batches: facts do not wait for it."""
+        n_chunks = next(pruning.parts, None)
+        if n_chunks is None:
+            self._beats.answer_prune(pruning.at, pruning.n_chunks)
+            self._pruning = None
+            return
+        pruning.n_chunks += n_chunks
 
     def _look(self) -> None:
         """Do what others ask for: put new definitions in force, leave old state, prune."""
@@ -111,7 +133,7 @@ class _Work:
             self._drop()
         asked = self._beats.take_prune_request()
         if asked is not None:
-            self._beats.answer_prune(asked, self._applier.prune(asked))
+            self._pruning = _Pruning(asked, self._applier.pruning(asked, chunks_at_once=_PRUNED_AT_ONCE))
 
     def _say_visible(self) -> None:
         """At rest: everything accepted is visible."""
@@ -144,7 +166,12 @@ class _Work:
             self._drop()
         before = self.session
         session = self._open_session(applied)
+        session.commit_through = self._committer.wait_for
         applier = session.applier
+        if self._pruning is not None:
+            self._pruning = _Pruning(
+                self._pruning.at, applier.pruning(self._pruning.at, chunks_at_once=_PRUNED_AT_ONCE)
+            )
         if applied.state != before.applied.state:
             self._left, self._left_state = self._applier, before.applied.state
             self._left_at = before.clock.elapsed_ns() // 1_000
@@ -173,6 +200,56 @@ class _Work:
 
         self._left = None
         Thread(target=remove, name="remove").start()
+
+
+@dataclass(slots=True)
+class _Pruning:
+    """A prune under way: for which instant, what is left of it, and how many chunks it changed."""
+
+    at: Instant
+    parts: Iterator[int]
+    n_chunks: int = 0
+
+
+class _Committer:
+    """The process that commits, to the one that has to wait for it: a row that changed is sealed, and the lake knows
+    what else its key has."""
+
+    def __init__(self, session: Session, beats: Beats) -> None:
+        self._session = session
+        self._beats = beats
+        self.may_be_starting = False
+        """Whether one may commit that has said nothing yet: it starts once the applier is ready."""
+
+    def wait_for(self, sequence: int) -> None:
+        """Return when what was applied up to a sequence is in the lake.
+
+        Raises:
+            StoreBusyError: nothing was committed for too long; the batch that waits is applied at the next start.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while (beat := self._beats.read("committer")) is None or beat.sequence < sequence:
+            if not self.may_be_starting and (beat is None or not _is_alive(beat.pid)):
+                self._session.committer.step()
+                return
+            if time.monotonic() > deadline:
+                raise StoreBusyError(
+                    f"The committer did not reach sequence {sequence} within {_PATIENCE_S:.0f} s.",
+                    where="committer",
+                    mend="see what it says in the server's log",
+                )
+            self._beats.ask_commit()
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _revision_of(session: Session) -> int:
