@@ -23,7 +23,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from volano.errors import StateMismatchError, StoreError, UnknownNameError, VolanoError
 from volano.protocols.lake import Compacted, Contents, Vacuumed
 from volano.stores import delta_log, delta_vacuum
-from volano.stores.delta_layout import groups_to_merge
+from volano.stores.delta_layout import ENOUGH_FILES, groups_to_merge
 from volano.stores.delta_shadow import remove_stale, shadow_of
 from volano.stores.delta_view import (
     Range,
@@ -80,6 +80,7 @@ class DeltaLake:
         self._heads: dict[str, _Head] = {}
         self._known: dict[str, int] = {}
         self._mended: set[str] = set()
+        self._merged_at: dict[str, int] = {}
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -252,6 +253,11 @@ class DeltaLake:
         n_before = n_after = n_bytes = 0
         try:
             with self._mutex:
+                newest = self.version(table) or 0
+                if not eager and newest - self._merged_at.get(table, -ENOUGH_FILES) < ENOUGH_FILES:
+                    return Compacted(
+                        0, 0, 0
+                    )  # so few commits since the last look cannot have made enough files
                 view = self._view(table, None)
                 groups = list(
                     groups_to_merge(
@@ -271,6 +277,7 @@ class DeltaLake:
             with self._mutex:
                 if n_after:
                     self._checkpoint(table)
+                self._merged_at[table] = self.version(table) or 0
         except OSError as error:
             raise from_os_error(error, path) from error
         return Compacted(n_before, n_after, n_bytes)
