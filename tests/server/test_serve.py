@@ -63,6 +63,36 @@ def test_the_asynchronous_client_does_the_same(server: Served) -> None:
     asyncio.run(work())
 
 
+def test_both_clients_log_what_was_decided_shown_and_done_elsewhere(server: Served) -> None:
+    given = {"decided_at": "2026-01-01T10:00:00Z", "propensity": 0.5, "propensity_method": "a coin"}
+    with Client(server.url, timeout=120) as volano:
+        shown = volano.log_exposure(DECISION, "old-1", surface="app")
+        assert _ended(volano, shown.receipt_id) == "pending_parent"
+        logged = volano.log_decision(DECISION, "old-1", checkout(7), "ask", origin="rules", **given)
+        assert (logged.decision_id, logged.status) == ("old-1", "pending")
+        again = volano.log_decision(DECISION, "old-1", checkout(7), "ask", origin="rules", wait=True, **given)
+        assert again.status in ("duplicate", "pending")
+        assert _ended(volano, shown.receipt_id) in ("stored", "pending_parent")
+        assert (
+            _ended(volano, volano.log_action(DECISION, "old-1", "call", actor="ann").receipt_id) == "stored"
+        )
+        assert volano.observe(SOURCE, order(7), wait=True).status in ("stored", "pending")
+        with pytest.raises(RefusedError) as refused:
+            volano.log_decision(DECISION, "old-2", checkout(7), "dance", **given)
+        assert refused.value.status == 400 and refused.value.mend
+
+    async def work() -> None:
+        async with AsyncClient(server.url, timeout=120) as volano:
+            told = await volano.log_decision(DECISION, "old-1", checkout(7), "accept", wait=True, **given)
+            assert told.status in ("conflict", "pending")
+            action = await volano.log_action(DECISION, "old-1", "ask", action_id="a-9")
+            assert action.status == "pending"
+            (many,) = await volano.observe_many(SOURCE, [order(8)], wait=True)
+            assert many.status in ("stored", "pending")
+
+    asyncio.run(work())
+
+
 def test_a_server_that_is_not_there_is_unreachable_not_a_traceback() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

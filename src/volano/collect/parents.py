@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from volano.collect.applied import applied_entries
 from volano.collect.committer import WRITER
-from volano.collect.tables import decision_table
+from volano.collect.tables import RECEIPTS, decision_table
 from volano.kernels.parents import STATES, ParentState, parent_states
 from volano.protocols.apply_log import ApplyLogReader
 from volano.protocols.clock import Clock
@@ -90,9 +90,9 @@ class Parents:
     def _applied_at(self, decision: str, decision_id: str) -> Instant | None:
         """When the first answer to an id was applied; None when none was."""
         table = decision_table(decision)
-        committed = 0
+        # Receipts are written last: every table holds at least what they do.
+        committed = max(self._committed(RECEIPTS), self._committed(table))
         if self._lake.version(table) is not None:
-            committed = self._lake.committed(table, WRITER)
             only = {"decision_id": (decision_id, decision_id + "\x00")}
             rows = self._lake.read(table, columns=["applied_at"], where=only)
             if rows.num_rows:
@@ -111,3 +111,6 @@ class Parents:
                 ):
                     return applied.applied_at
         return None
+
+    def _committed(self, table: str) -> int:
+        return 0 if self._lake.version(table) is None else self._lake.committed(table, WRITER)
