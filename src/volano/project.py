@@ -238,9 +238,14 @@ class Project:
         """
         return self._work.work(stop, once=once, hear=hear)
 
-    def refresh(self, *sources: str) -> dict[str, str]:
-        """Read the tables of sources again (all that are a table only, or those named); what each brought, in words."""
-        return self._work.refresh(*sources)
+    def refresh(self, *sources: str, since: int | None = None, until: int | None = None) -> dict[str, str]:
+        """Read the tables of sources again (all that are a table only, or those named); what each brought, in words.
+
+        Args:
+            since, until: materialize an interval: only rows with an event time in `[since, until)`, in µs, however old;
+                of tables to which rows are appended. Without both as far back as the source's `accept_late` says.
+        """
+        return self._work.refresh(*sources, since=since, until=until)
 
     def train(self, model: str) -> ModelVersion:
         """Build a training set as of now and train a version; it serves only when released."""

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from volano.errors import RequestError
+from volano.kernels.columns import combined
 from volano.organize.declared import Fitness, FittingRows, fitting_rows
 from volano.organize.facts import Facts, event_ids, unfit_ids
 from volano.organize.partitions import Span, in_parts, part_of
@@ -34,6 +36,8 @@ class Comparison:
 
     Args:
         since: rows and, of an appended table, facts before it are not looked at; None looks at all.
+        until: nothing from then on is looked at either; of an appended table only.
+        is_interval: somebody chose the range: whether the table goes back in time is not asked.
         scratch: where the rows of both wait, by parts of their ids.
         rows_at_once: how many rows are held, about; a table of snapshots is compared in one part.
     """
@@ -47,11 +51,13 @@ class Comparison:
         scratch: Scratch,
         *,
         since: Instant | None,
+        until: Instant | None = None,
+        is_interval: bool = False,
         rows_at_once: int = ROWS_AT_ONCE,
     ) -> None:
         self._source, self._address = source, address
         self._facts, self._sql, self._scratch = facts, sql, scratch
-        self._since = since
+        self._since, self._until, self._is_interval = since, until, is_interval
         self._rows_at_once = rows_at_once
         self._n_rows = self._n_standing = 0
         self._newest_row = self._newest_standing = BEGINNING
@@ -67,7 +73,7 @@ class Comparison:
         """
         source, n = self._source, self._rows_at_once
         since = None if source.change else self._since
-        spans = self._facts.spans(source.name, n, since=since)
+        spans = self._facts.spans(source.name, n, since=since, until=self._until)
         n_parts = 1 if source.change == "snapshots" else self._n_parts(len(spans))
         rows = in_parts(
             self._scratch,
@@ -85,12 +91,14 @@ class Comparison:
         for (part, table), (_, present) in zip(rows, facts, strict=True):
             if part == 1:  # by now everything was read once
                 self._refuse()
+            if self._is_interval:
+                self._refuse_moved(table, present)
             yield changes_to(source, table, present, self._address, unfit=pa.concat_arrays(self._unfit))
 
     def misfits(self) -> Iterator[FittingRows]:
         """The rows that were looked at, where some do not fit; read again."""
         if self.seen.n_misfits:
-            yield from (fitting for fitting in self._fitting(self._since) if fitting.n_misfits)
+            yield from (fitting for fitting in self._fitting(self._since, self._until) if fitting.n_misfits)
 
     def _n_parts(self, n_spans: int) -> int:
         n_rows = sum(
@@ -98,26 +106,28 @@ class Comparison:
             for part in self._sql.scan_table(
                 self._address,
                 columns=[self._source.event_time],
-                between=(self._source.event_time, self._since, None),
+                between=(self._source.event_time, self._since, self._until),
                 rows_at_once=self._rows_at_once,
             )
         )
         n_reads = max(n_spans, -(-n_rows // self._rows_at_once))
         return 1 if n_reads == 1 else 2 * n_reads
 
-    def _fitting(self, since: Instant | None) -> Iterator[FittingRows]:
-        between = None if since is None else (self._source.event_time, since, None)
+    def _fitting(self, since: Instant | None, until: Instant | None = None) -> Iterator[FittingRows]:
+        between = None if since is None and until is None else (self._source.event_time, since, until)
         for part in self._sql.scan_table(self._address, between=between, rows_at_once=self._rows_at_once):
             yield fitting_rows(self._source, part, self._address)
 
     def _rows(self) -> Iterator[pa.Table]:
-        for fitting in self._fitting(self._since):
+        for fitting in self._fitting(self._since, self._until):
             self.seen.see(fitting)
             self._unfit.append(unfit_ids(fitting, self._source))
             rows = fitting.rows
+            times = rows[self._source.event_time].cast(pa.int64())
             if self._since is not None:
-                recent = pc.greater_equal(rows[self._source.event_time].cast(pa.int64()), self._since)
-                rows = rows.filter(recent)
+                rows, times = (each.filter(pc.greater_equal(times, self._since)) for each in (rows, times))
+            if self._until is not None:
+                rows = rows.filter(pc.less(times, self._until))
             self._n_rows += rows.num_rows
             self._newest_row = max(self._newest_row, _newest(rows[self._source.event_time]))
             yield rows
@@ -131,6 +141,8 @@ class Comparison:
 
     def _refuse(self) -> None:
         """What only all rows together can say."""
+        if self._is_interval:
+            return
         if self._since is not None and (not self._n_rows or self.seen.n_rows in self.seen.n_wrong.values()):
             # Of a few new rows none may fit, and the table be right; without new rows it may have gone back in time.
             whole = Fitness(self._source, self._address)
@@ -143,6 +155,19 @@ class Comparison:
             self.seen.refuse_columns()
         extent = Extent(self._n_rows, self._newest_row, self._n_standing, self._newest_standing)
         refuse_table(self._source, extent, self._address)
+
+    def _refuse_moved(self, table: pa.Table, present: pa.Table) -> None:
+        """Refuse rows of an interval whose facts lie outside it: which of the two stands shows only the whole table."""
+        ids = event_ids(table, self._source)
+        new = ids.filter(pc.invert(pc.is_in(ids, value_set=combined(present["event_id"]))))
+        moved = self._facts.known_ids(self._source.name, new)
+        if len(moved):
+            raise RequestError(
+                f"{len(moved)} rows of the interval are known with an event time outside it, such as "
+                f"{moved.slice(0, 3).to_pylist()}.",
+                where=f"source {self._source.name}, table {self._address}, column {self._source.event_time}",
+                mend="take an interval that holds both instants",
+            )
 
 
 def _given(rows: pa.Table) -> pa.Table:

@@ -181,6 +181,14 @@ class Facts:
         edges = np.unique(np.partition(times, places)[places]).tolist()
         return [Span(*ends) for ends in pairwise([since, *edges, until])]
 
+    def known_ids(self, source: str, ids: pa.Array) -> pa.Array:
+        """Those of some event ids that occur in the fact table of a source, each once; looked through, not read."""
+        found = [pa.array([], pa.string())]
+        if len(ids):
+            for some in self._scan(self._project.source(source), ["event_id"], None):
+                found.append(combined(some.filter(pc.is_in(some["event_id"], value_set=ids))["event_id"]))
+        return pc.unique(pa.concat_arrays(found))
+
     def handed_over(self) -> list[Instant]:
         """The stamps of the hand-overs of the project's sources."""
         return [handover.stamp for name, handover in self._handovers.items() if name in self._project.sources]

@@ -21,7 +21,7 @@ from volano.plan.definitions import CompiledProject, CompiledSource
 from volano.records.journal import Operation, TableChange
 from volano.runtime.scratch import FileScratch
 from volano.runtime.session import Session
-from volano.values.instants import Instant, from_datetime
+from volano.values.instants import Instant, format_instant, from_datetime
 
 
 class Refresh(msgspec.Struct, frozen=True):
@@ -64,8 +64,14 @@ def refreshable(project: CompiledProject, source: str) -> CompiledSource:
     return definition
 
 
-def refresh(session: Session, source: str) -> str:
+def refresh(
+    session: Session, source: str, *, since: Instant | None = None, until: Instant | None = None
+) -> str:
     """Bring the facts of a source up to its table; one sentence on what was done.
+
+    Args:
+        since, until: only rows with an event time in `[since, until)`, however old, of a table that rows are added to;
+            without both as far back as `accept_late` says.
 
     Raises:
         UnknownNameError, RequestError: see `refreshable`; or the table does not fit the schema, or goes back in time.
@@ -94,10 +100,14 @@ def refresh(session: Session, source: str) -> str:
     entry = stores.catalog.last_entry(stream)
     last = None if entry is None else msgspec.json.decode(entry.body, type=Refresh)
     snapshot = stores.sql.snapshot(address)
-    if snapshot == (handover.snapshot if last is None else last.snapshot):
+    is_interval = since is not None or until is not None
+    if not is_interval and snapshot == (handover.snapshot if last is None else last.snapshot):
         return f"{address} is unchanged"
     newest = _newest(session, source) if last is None or last.newest is None else last.newest
-    since = _looks_back_to(definition, newest)
+    if is_interval:
+        _refuse_interval(definition, since, until)
+    else:
+        since = _looks_back_to(definition, newest)
     looked_at = (handover.at if entry is None else entry.at) if is_modelled(project, source) else None
     with FileScratch(stores.data / "scratch") as scratch:
         compared = Comparison(
@@ -107,14 +117,32 @@ def refresh(session: Session, source: str) -> str:
             stores.sql,
             scratch,
             since=since,
+            until=until,
+            is_interval=is_interval,
             rows_at_once=ROWS_AT_ONCE,
         )
         n_changes, n_problems, newest = _bring(session, definition, compared, looked_at, newest)
     session.drain(commit=True)
-    done = Refresh(snapshot, n_changes, n_problems, newest)
-    stores.catalog.append(stream, [msgspec.json.encode(done)], at=session.clock.now())
+    if not is_interval:  # of the rest of the table nothing is known: the next refresh looks at it
+        done = Refresh(snapshot, n_changes, n_problems, newest)
+        stores.catalog.append(stream, [msgspec.json.encode(done)], at=session.clock.now())
     wrong = f"; {n_problems} rows do not fit and are in quarantine" if n_problems else ""
     return f"{n_changes} changes from {address}{wrong}"
+
+
+def _refuse_interval(source: CompiledSource, since: Instant | None, until: Instant | None) -> None:
+    if source.change:
+        raise RequestError(
+            f"Source {source.name!r} is {source.change}: it is compared whole, and takes no interval.",
+            where=f"source {source.name}",
+            mend="refresh it without --since and --until",
+        )
+    if since is not None and until is not None and since >= until:
+        raise RequestError(
+            f"The interval from {format_instant(since)} to {format_instant(until)} is empty.",
+            where="since, until",
+            mend="give a later end",
+        )
 
 
 def _bring(

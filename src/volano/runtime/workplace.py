@@ -180,14 +180,25 @@ class Workplace:
         """How every job stands; takes no lock."""
         return job_statuses(self.stores, self._clock.now())
 
-    def refresh(self, *sources: str) -> dict[str, str]:
+    def refresh(
+        self, *sources: str, since: Instant | None = None, until: Instant | None = None
+    ) -> dict[str, str]:
         """Bring the facts of sources up to their tables; a wrong name is told before anything is done."""
         with self._at_work():
             project = self.session.applied.project
             kept = [name for name, each in project.sources.items() if each.table and not each.stream]
             for name in sources:
                 refreshable(project, name)
-            return {name: refresh(self.session, name) for name in sources or kept}
+            named = sources or kept
+            if since is not None or until is not None:  # those that change in other ways are compared whole
+                named = [name for name in named if name in sources or not project.sources[name].change]
+            done: dict[str, str] = {}
+            self._reporter.started("refresh", len(named))
+            for n, name in enumerate(named, start=1):
+                done[name] = refresh(self.session, name, since=since, until=until)
+                self._reporter.advanced(n, name)
+            self._reporter.finished(f"{len(named)} tables")
+            return done
 
     def train(self, model: str) -> ModelVersion:
         """Train a version as of now."""
