@@ -245,3 +245,20 @@ def test_a_loss_of_power_at_any_instant_keeps_every_row_and_every_pinned_version
         if lossy.found is None:
             break
     assert crash_at > 30
+
+
+def test_merging_gives_files_of_before_a_widening_the_wider_type(tmp_path):
+    """Whoever reads the list of files sees one type again; the log's bounds prune no row away."""
+    lake = DeltaLake(tmp_path)
+    lake.create("fact", pa.schema([("n", pa.int64()), ("at", pa.timestamp("us", "UTC"))]))
+    at = pa.array([1, 2], pa.int64()).cast(pa.timestamp("us", "UTC"))
+    lake.append("fact", pa.table({"n": [1, 2**53], "at": at}), writer="committer", sequence=1)
+    lake.create("fact", pa.schema([("n", pa.float64())]))
+    lake.append("fact", pa.table({"n": [0.5, None], "at": at}), writer="committer", sequence=2)
+    before = sorted(map(str, lake.read("fact")["n"].to_pylist()))
+    lake.compact("fact", cluster_by="at")
+    (path,) = lake.files("fact")
+    assert pq.read_schema(path).field("n").type == pa.float64()
+    assert sorted(map(str, lake.read("fact")["n"].to_pylist())) == before
+    assert lake.read("fact", where={"n": (0.1, 0.9)})["n"].to_pylist() == [0.5]
+    assert sorted(map(str, DeltaTable(tmp_path / "fact").to_pyarrow_table()["n"].to_pylist())) == before
