@@ -60,9 +60,13 @@ class Chunks:
             self.values[number] = closed(self.sealer.seal(tail, before, seal, number), after, LAYOUT)
 
     def read(self, reader: TiledReader, q: int, **more: object) -> tuple[object, ...]:
-        plan = reader.plan([value for _, value in sorted(self.values.items())], q)
+        values = [value for _, value in sorted(self.values.items())]
+        plan = reader.plan(values, q)
         assert not plan.blocks
-        return reader.read(plan, [], q, **more)  # type: ignore[arg-type]
+        found = reader.read(plan, [], q, **more)  # type: ignore[arg-type]
+        at_once = reader.read_sealed(values, q, **more)  # type: ignore[arg-type]
+        assert bits(list(at_once or ())) == bits(list(found))
+        return found
 
 
 @relaxed

@@ -340,7 +340,7 @@ class _Lookup:
         request: Mapping[str, Scalar],
         q: Instant,
     ) -> None:
-        """Compute the features where some chunks are hot; `found` is what is stored, by key."""
+        """Compute the features where some chunks are hot or sealed; `found` is what is stored, by key."""
         if self._tiled is None:
             self._tiled = TiledReader(self.reader.features, group_tiles(self._group, self.reader.layout))
         row, own_id, own_at = None, None, None
@@ -348,12 +348,27 @@ class _Lookup:
             row, own_id = self._own_event.of(request, q)
             own_at = self._own_time(snapshot, own_id)
             own_id = None if own_at is None else own_id
-        keys = list(found)
-        plan = self._tiled.plan(list(found.values()), q, exclude_id=own_id, exclude_at=own_at)
-        blocks = snapshot.get_many([keys[place] + suffix for place, suffix in plan.blocks])
-        values = self._tiled.read(plan, [block or b"" for block in blocks], q, exclude_id=own_id, request=row)
+        values = self._tiled.read_sealed(list(found.values()), q, exclude_id=own_id, request=row)
+        if values is None:
+            values = self._read_blocks(self._tiled, found, snapshot, q, own_id, own_at, row)
         for slot, value in zip(self.slots, values, strict=True):
             slots[slot] = value
+
+    def _read_blocks(
+        self,
+        tiled: TiledReader,
+        found: Mapping[bytes, bytes],
+        snapshot: OnlineSnapshot,
+        q: Instant,
+        own_id: int | None,
+        own_at: Instant | None,
+        row: PackedRows | None,
+    ) -> tuple[Any, ...]:
+        """The features where some chunk is hot: a second multi-get brings the blocks that they need."""
+        keys = list(found)
+        plan = tiled.plan(list(found.values()), q, exclude_id=own_id, exclude_at=own_at)
+        blocks = snapshot.get_many([keys[place] + suffix for place, suffix in plan.blocks])
+        return tiled.read(plan, [block or b"" for block in blocks], q, exclude_id=own_id, request=row)
 
     def _own_time(self, snapshot: OnlineSnapshot, own_id: int) -> Instant | None:
         """When the request's own event happened, if it is visible: only there a row is to be left out."""

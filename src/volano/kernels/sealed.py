@@ -15,6 +15,7 @@ Which features can be sealed, and when, is said by `horizon`; docs/decisions/001
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -34,7 +35,7 @@ MARGIN_US: Final = 3_600_000_000
 """How much older than necessary rows are before they are sealed: clocks of readers may be behind."""
 _DAY_US: Final = 86_400_000_000
 _MOST_ALIGNED_US: Final = 400 * _DAY_US
-_HEAD_WORDS: Final = 6
+_HEAD_WORDS: Final = 5
 _NODES: Final = 24
 """About how many nodes make up a lifetime."""
 _PICKED: Final = ("first", "last", "first_n", "last_n", "distinct")
@@ -92,29 +93,26 @@ class Tail:
     Args:
         seal: the instant; every row of the chunk that happened before it is in here.
         readable_from: a window that ends earlier may need the rows.
-        nodes: the tiles of each grid, a record as a column.
+        runs: the tiles of each grid as a reader takes them; b"" when there are none.
         witnesses: a packed chunk.
     """
 
     seal: int
     readable_from: int
-    nodes: tuple[I64, ...]
+    runs: tuple[bytes, ...]
     witnesses: bytes
 
     def bytes_of(self, layout: ChunkLayout) -> bytes:
         """The stored form."""
-        parts = []
-        for nodes in self.nodes:
-            parts.append(np.array(nodes.shape, np.int64).tobytes() + np.ascontiguousarray(nodes).tobytes())
-        body = b"".join(parts)
-        words = _HEAD_WORDS + (len(body) + len(self.witnesses)) // 8
-        head = [self.seal, self.readable_from, words, len(self.witnesses) // 8]
-        return SEAL_MAGIC + layout.definition + np.array(head, np.int64).tobytes() + body + self.witnesses
+        parts = [*self.runs, self.witnesses]
+        sizes = [len(part) // 8 for part in parts]
+        head = struct.pack(f"{3 + len(sizes)}q", self.seal, self.readable_from, len(sizes), *sizes)
+        return b"".join([SEAL_MAGIC, layout.definition, head, *parts])
 
-    def tile_run(self, layout: ChunkLayout, grid: int) -> bytes:
-        """The tiles of a grid as a reader takes them; b"" when there are none."""
-        nodes = self.nodes[grid]
-        return tile_run(layout, nodes, 0, nodes.shape[1])
+    def nodes(self, grid: int, width: int) -> I64:
+        """The tiles of a grid, a record as a column."""
+        words = np.frombuffer(self.runs[grid], np.int64)
+        return words[4:].reshape(width, -1) if len(words) else np.empty((width, 0), np.int64)
 
     def check(self, q: int) -> None:
         """Refuse a read that the sealed rows do not allow.
@@ -156,18 +154,15 @@ def opened(value: bytes, tiles: Tiles) -> tuple[Tail | None, bytes]:
     layout = tiles.layout
     if len(value) < 8 * _HEAD_WORDS or value[8:16] != layout.definition:
         raise layout.mismatch(value)
-    seal, readable_from, n_words, n_witnesses = np.frombuffer(value, np.int64, 4, 16).tolist()
-    words = np.frombuffer(value, np.int64, n_words - n_witnesses)
-    at = _HEAD_WORDS
-    nodes = []
-    for grid in tiles.grids:
-        width, n = words[at : at + 2].tolist()
-        if width != grid.places.width:
-            raise layout.mismatch(value)
-        nodes.append(words[at + 2 : at + 2 + n * width].reshape(width, n))
-        at += 2 + n * width
-    witnesses = value[8 * (n_words - n_witnesses) : 8 * n_words]
-    return Tail(seal, readable_from, tuple(nodes), witnesses), value[8 * n_words :]
+    seal, readable_from, n_parts = struct.unpack_from("3q", value, 16)
+    if n_parts != len(tiles.grids) + 1:
+        raise layout.mismatch(value)
+    at = 8 * (_HEAD_WORDS + n_parts)
+    parts = []
+    for size in struct.unpack_from(f"{n_parts}q", value, 8 * _HEAD_WORDS):
+        parts.append(value[at : at + 8 * size])
+        at += 8 * size
+    return Tail(seal, readable_from, tuple(parts[:-1]), parts[-1]), value[at:]
 
 
 def closed(tail: Tail | None, inner: bytes, layout: ChunkLayout) -> bytes:
@@ -214,14 +209,16 @@ class Sealer:
             seal: of the horizon, or the end of the chunk if that is earlier.
             number: the chunk's.
         """
-        nodes = []
+        layout = self.tiles.layout
+        runs = []
         for n, grid in enumerate(self.tiles.grids):
             own = [f for f in self._features if f.grid_us == grid.grid]
-            old = None if tail is None else tail.nodes[n]
-            nodes.append(self._nodes(grid, own, old, rows, seal, number))
+            old = None if tail is None else tail.nodes(n, grid.places.width)
+            nodes = self._nodes(grid, own, old, rows, seal, number)
+            runs.append(tile_run(layout, nodes, 0, nodes.shape[1]))
         present = [chunk for chunk in (b"" if tail is None else tail.witnesses, rows) if chunk]
         witnesses = self._witnesses(self.tiles.witnesses.joined(present), seal) if present else b""
-        return Tail(seal, seal + self.horizon.raw_us, tuple(nodes), witnesses)
+        return Tail(seal, seal + self.horizon.raw_us, tuple(runs), witnesses)
 
     def _apart(self, grid: int, own: Iterable[WindowFeature], seal: int) -> int:
         """From where on the cells of a grid stay apart: a window may begin at each of them."""

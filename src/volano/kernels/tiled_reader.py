@@ -86,7 +86,7 @@ class ReadPlan:
         for place, run in enumerate(self._runs[part]):
             tail = self._opened[place][0]
             if tail is not None:
-                taken.append(self._parts[part].sealed(tail, self._tiles.layout))
+                taken.append(self._parts[part].sealed(tail))
             if run.nodes is None:
                 taken.append(run.value)
                 continue
@@ -172,13 +172,13 @@ class _Part:
         self.reader = ChunkReader([features[n] for n in own], tiles.layout, places)
         self.needs = [_Need(f, tiles.grids[grid], tiles.layout) for f in self.reader.features]
 
-    def sealed(self, tail: Tail, layout: ChunkLayout) -> bytes:
+    def sealed(self, tail: Tail) -> bytes:
         """What stands for the rows of a tail."""
         match self._sealed:
             case _Sealed.NOTHING:
                 return b""
             case _Sealed.TILES:
-                return tail.tile_run(layout, self.grid)
+                return tail.runs[self.grid]
             case _Sealed.WITNESSES:
                 return tail.witnesses
         assert_never(self._sealed)
@@ -207,6 +207,45 @@ class TiledReader:
             if f.spec.kind == "distinct"
         ]
         self._n = len(features)
+
+    def read_sealed(
+        self,
+        values: Sequence[bytes],
+        q: int,
+        *,
+        exclude_id: int | None = None,
+        request: PackedRows | None = None,
+    ) -> tuple[Value, ...] | None:
+        """The features of one key that has sealed chunks and no hot one; None when one is hot.
+
+        Args:
+            values, q, exclude_id, request: as `plan` and `read` take them.
+
+        Raises:
+            SealedStateError: the windows end before rows were sealed.
+            StateMismatchError: written by another definition.
+        """
+        both = [opened(value, self.tiles) for value in values]
+        for tail, inner in both:
+            if is_head(inner):
+                return None
+            if tail is not None:
+                tail.check(q)
+        found: list[Value] = [None] * self._n
+        for part in self._parts:
+            chunks: list[bytes] = []
+            for tail, inner in both:
+                chunks += (inner,) if tail is None else (part.sealed(tail), inner)
+            own = part.reader.read(chunks, q, exclude_id=exclude_id, request=request)
+            for n, value in zip(part.own, own, strict=True):
+                found[n] = value
+        for n, reader, _ in self._counts:
+            sealable = is_sealable(reader.features[0])
+            rows: list[bytes] = []
+            for tail, inner in both:
+                rows += (tail.witnesses, inner) if tail is not None and sealable else (inner,)
+            (found[n],) = reader.read(rows, q, exclude_id=exclude_id, request=request)
+        return tuple(found)
 
     def plan(
         self,
