@@ -16,7 +16,8 @@ kill           workers, applier or committer are killed (SIGKILL) at random inst
 
 `lag_s` is the age of the oldest accepted event that no decision sees yet, 0 when there is none: looked at five times a
 second, the last look before the sending ends; `most_lag_s` the worst of them. At most `BEHIND_MIB` of the journal may
-wait: then the server answers 429, and the sender sends the same again 50 ms later.
+wait: then the server answers 429, and the sender sends the same again 50 ms later. `cpu_us` is CPU time an event by
+who used it, for machines that have more to do.
 
 Bias: one machine, so sender and server share its cores, which speaks against us, except that the floor has no applier
 and no committer beside it. Small events (160 bytes), one source, one view; the stores lie in the page cache. The lake
@@ -269,15 +270,23 @@ class Plan(NamedTuple):
     scale: float
 
 
-def floor(plan: Plan, seconds: float, batch: int, clients: int) -> float:
-    """Events/s of the bare append."""
+class Floor(NamedTuple):
+    """The bare append: events/s, and CPU time of its workers, in µs an event."""
+
+    events_s: float
+    cpu_us: float
+
+
+def floor(plan: Plan, seconds: float, batch: int, clients: int) -> Floor:
+    """Send to the bare append."""
     with (
         tempfile.TemporaryDirectory(dir=plan.folder) as folder,
         bare(Path(folder), plan.workers, batch) as port,
     ):
-        return float(
-            sent(send(port, "floor", seconds, "--clients", str(clients), "--batch", str(batch)))["events_s"]
-        )
+        before = cpu_s(os.getpid())
+        account = sent(send(port, "floor", seconds, "--clients", str(clients), "--batch", str(batch)))
+        used = sum(cpu_s(os.getpid()).values()) - sum(before.values())
+    return Floor(account["events_s"], used / account["acknowledged"] * 1e6)
 
 
 def observe(plan: Plan, case: str, batch: int, clients: int) -> tuple[dict[str, Any], Path]:
@@ -290,17 +299,21 @@ def observe(plan: Plan, case: str, batch: int, clients: int) -> tuple[dict[str, 
         seen = Seen(folder)
         warm = sent(send(server.port, "warm", max(plan.seconds / 20, 1), *options))
         seen.catch_up_s()
+        before_s = cpu_s(server.process.pid)
         process = send(server.port, "run", plan.seconds, *options)
         lags = [0.0]
         while process.poll() is None:
             lags.append(seen.lag_s())
             time.sleep(LOOK_S)
         account, caught_up_s = sent(process), seen.catch_up_s()
+        used = {role: each - before_s[role] for role, each in cpu_s(server.process.pid).items()}
         seen.close()
     after = floor(plan, beside, batch, clients)
     checked = check_account(folder, {"warm": warm["made"], "run": account["made"]})
     assert not checked["lost"] and not checked["duplicated"], checked
-    floor_s = (before + after) / 2
+    floor_s = (before.events_s + after.events_s) / 2
+    each_us = {role: each / account["acknowledged"] * 1e6 for role, each in used.items()}
+    workers_us = sum(each for role, each in each_us.items() if role.startswith("worker"))
     return {
         "case": case,
         "events_s": round(account["events_s"]),
@@ -312,7 +325,13 @@ def observe(plan: Plan, case: str, batch: int, clients: int) -> tuple[dict[str, 
         "most_lag_s": round(max(lags), 3),
         "caught_up_s": round(caught_up_s, 3),
         "refused": account["refused"],
-        "sender_cpu_s": round(account["cpu_s"], 1),
+        "cpu_us": {
+            "sender": round(account["cpu_s"] / account["acknowledged"] * 1e6, 2),
+            "workers": round(workers_us, 2),
+            "applier": round(each_us["applier"], 2),
+            "committer": round(each_us["committer"], 2),
+            "floor": round((before.cpu_us + after.cpu_us) / 2, 2),
+        },
         **checked,
     }, folder  # fmt: skip
 
@@ -471,11 +490,21 @@ def processes(supervisor: int) -> dict[str, int]:
     return found
 
 
+def cpu_s(parent: int) -> dict[str, float]:
+    """CPU time that the named children of a process have used, by role."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    found = {}
+    for role, pid in processes(parent).items():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        found[role] = (int(fields[11]) + int(fields[12])) / ticks
+    return found
+
+
 def attribute(plan: Plan) -> dict[str, Any]:
-    from attribute import attribute as measure  # type: ignore[import-not-found]
+    from attribute import attribute as measure
 
     measured: dict[str, Any] = measure(plan.scale)
-    return measured
+    return {"case": "attribute", "p50_ms": None, "p99_ms": None, **measured}
 
 
 CASES = ("observe-1", "observe-batch", "commit", "visible", "attribute", "kill")

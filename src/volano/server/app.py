@@ -427,6 +427,8 @@ def _is_ndjson(scope: Scope) -> bool:
 
 def _operation(scope: Scope) -> tuple[Operation, int, bool]:
     """Operation, revision and whether to wait, from the query string."""
+    if not scope.get("query_string"):
+        return Operation.INSERT, 0, False
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     wanted = query.get("operation", ["insert"])[-1]
     revision = query.get("revision", ["0"])[-1]

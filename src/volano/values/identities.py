@@ -80,6 +80,8 @@ def uuid7s(instant: Instant, entropy: bytes) -> list[str]:
     >>> uuid7s(1_700_000_000_000_123, bytes(range(16)))[1] == uuid7(1_700_000_000_000_123, bytes(range(8, 16)))
     True
     """
+    if len(entropy) == 8:
+        return [uuid7(instant, entropy)]
     head = uuid7(instant, bytes(8))[:19]
     drawn = entropy.hex()
     return [
