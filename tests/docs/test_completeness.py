@@ -114,3 +114,12 @@ def test_commands_are_found_at_every_depth():
     found = dict(commands(typer.main.get_command(app)))
     assert {"demo", "flights", "plan"} <= set(found)
     assert found["flights"] == {"--report"}
+
+
+def test_every_reason_to_set_an_event_aside_is_documented():
+    text = "".join(
+        (PACKAGE / "collect" / name).read_text() for name in ("schemas.py", "door.py", "parents.py")
+    )
+    codes = set(re.findall(r'(?:\(\(?|return )"([a-z]+_[a-z_]+)", ', text))
+    assert {"missing_field", "too_long", "unknown_decision", "pending_parent"} <= codes
+    assert not undocumented(codes)

@@ -65,6 +65,7 @@ EDITS = {
     "deadline": [('deadline="20ms"', 'deadline="30ms"')],
     "feature_added": [("    legs_24h", '    legs_7d = vo.count(within="7d")\n    legs_24h')],
     "column_added": [("    landed_at: vo.EventTime", "    gate: str | None\n    landed_at: vo.EventTime")],
+    "column_required": [("    landed_at: vo.EventTime", "    gate: str\n    landed_at: vo.EventTime")],
     "policy": [("at=0.5", "at=0.6")],
     "on_demand": [("distance > 1500", "distance > 1600")],
     "view_removed": [

@@ -49,6 +49,8 @@ def explain(plan: Plan) -> str:
         lines += ["", "Changes", *(line for change in plan.changes for line in _change(change))]
     if plan.evolution:
         lines += ["", "Producers", *(line for change in plan.evolution for line in _evolution(change))]
+    if plan.breaks:
+        lines += ["  apply refuses this unless it is allowed: --allow-breaking"]
     consequences = list(_impact(plan.impact))
     if consequences:
         lines += ["", "Consequences", *consequences]
