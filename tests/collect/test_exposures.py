@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,25 +100,45 @@ def test_exposures_and_actions_have_tables_receipts_corrections_and_an_exact_acc
     ]  # fmt: skip
 
 
+kinds = st.sampled_from(["exposure", "action", "decision"])
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=12, unique_by=lambda p: p[0]
+        st.tuples(kinds, st.integers(0, 4), st.integers(0, 2)),
+        min_size=1,
+        max_size=12,
+        unique_by=lambda each: each[:2],
     ),
     st.randoms(use_true_random=False),
 )
-def test_order_and_repetition_of_exposures_change_no_table(tmp_path_factory, pushed, random):
-    def run(name: str, order: list[tuple[int, int]]) -> object:
+def test_order_and_repetition_of_what_is_logged_change_no_table(tmp_path_factory, pushed, random):
+    def run(name: str, order: list[tuple[str, int, int]]) -> object:
         with World(tmp_path_factory.mktemp(name)) as world:
             world.clock.advance_to(START + DAY_US)
-            for number, decision in order:
-                world.door.accept("exposure", [shown(number, f"d-{decision}")], sync=False)
-                if Random(number).random() < 0.3:
+            for n, (kind, number, about) in enumerate(order):
+                if kind == "exposure":
+                    world.door.accept("exposure", [shown(number, f"d-{about}")], sync=False)
+                elif kind == "action":
+                    named = {"decision": "get_risk", "decision_id": f"d-{about}", "action": "no"}
+                    event = {"action_id": f"a-{number}", "taken_at": to_datetime(START), **named}
+                    world.door.accept("action_taken", [event], sync=False)
+                else:
+                    made_there = msgspec.structs.replace(made(f"d-{number}"), origin="rules", propensity=None)
+                    world.door.log([made_there])
+                if Random(n).random() < 0.3:
                     world.applier.step()
-            world.applier.step()
+            while world.applier.step():
+                pass
             world.committer.step()
+            assert reconcile(world.reader, world.apply_log, world.lake).is_exact
             arrival = ("received_at", "applied_at", "known_at", "receipt_id")
-            return content(world.lake.read("exposure"), without=arrival)
+            return {
+                table: content(world.lake.read(table), without=arrival)
+                for table in ("exposure", "action_taken", "decision_get_risk")
+                if world.lake.version(table) is not None
+            }
 
     again = pushed + random.choices(pushed, k=len(pushed))
     random.shuffle(again)
