@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -40,6 +41,8 @@ from volano.values.keys import EntityKey, canonical_keys, encode_key
 from volano.values.schema import Scalar
 
 _FLIP: Final = np.uint64(1 << 63)
+_MOST_HEADS: Final = 1 << 16
+"""How many keys a group remembers the heads of, from batch to batch; a head depends on nothing but its key."""
 _LAST: Final = b"\xff" * 3
 """Behind every key of a group: the length of the entity key, two bytes, follows the prefix."""
 
@@ -56,7 +59,7 @@ class ViewFailure(NamedTuple):
     row: FailedRow
 
 
-class Arrival(NamedTuple):
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """A row that becomes visible."""
 
     event_id: str
@@ -89,6 +92,7 @@ class GroupState:
         self._schema = pa.schema([(field.name, ARROW_TYPES[field.dtype]) for field in fields])
         self._order = tuple((names.index(field.name), field.dtype) for field in self.rows_of.order_by)
         self._packer = Packer(self.layout)
+        self._heads: dict[Any, bytes | None] = {}
         if not self.rows_of.is_projected:
             self._key_at = tuple(names.index(name) for name in group.key_columns)
             self._value_at = tuple(names.index(name) for name in group.columns.names)
@@ -130,7 +134,9 @@ class GroupState:
             parts = [columns[at] for at in self._key_at]
             values = [columns[at] for at in self._value_at]
         orders = [[order_value(cell, dtype) for cell in columns[at]] for at, dtype in self._order]
-        heads = canonical_keys(parts, encode=self.head)
+        if len(self._heads) > _MOST_HEADS:
+            self._heads.clear()
+        heads = canonical_keys(parts, encode=self.head, known=self._heads)
         return self._packer.pack(arrivals, orders, values), heads
 
     def head(self, key: EntityKey) -> bytes:
@@ -188,16 +194,18 @@ class StateChange:
         joined: the sources that some join reads.
     """
 
-    def __init__(self, joined: Iterable[str] = ()) -> None:
+    def __init__(self, joined: Collection[str] = ()) -> None:
         self._coming: defaultdict[str, dict[bytes, Arrival]] = defaultdict(dict)
         # By group prefix: head of the online key, instant and id of a row.
         self._going: defaultdict[bytes, list[tuple[bytes, Instant, bytes]]] = defaultdict(list)
         self._steps = DimensionSteps(joined)
+        self._any_joined = bool(joined)
 
     def insert(self, source: str, arrival: Arrival) -> None:
         """The row becomes visible in every group of its source; `effects` notes its places in `arrival.known`."""
         self._coming[source][arrival.row_id] = arrival
-        self._steps.come(source, arrival)
+        if self._any_joined:
+            self._steps.come(source, arrival)
 
     def remove(self, source: str, known: Known, row_id: bytes, stamp: Instant) -> None:
         """The standing row of an id is superseded: it leaves its chunks, or does not come in the first place."""
@@ -263,10 +271,10 @@ def _rewrite(
     rows, owners = None, None
     if coming:
         rows, heads = group.pack(coming, columns, failures)
-        owners = _owners(group, coming, heads, place_of)
-        if -1 in owners:
-            kept = [at for at, owner in enumerate(owners) if owner >= 0]
-            rows, owners = rows.take(np.array(kept, np.int64)), [owners[at] for at in kept]
+        owners = chunk_places(group.group, coming, rows.words[:, 0], heads, place_of)
+        if (owners < 0).any():
+            kept = np.flatnonzero(owners >= 0)
+            rows, owners = rows.take(kept), owners[kept]
     gone = [
         (
             place_of.setdefault(head + key_tail(event_time // group.group.span_us), len(place_of)),
@@ -318,11 +326,11 @@ def _reseal(
     tails: dict[int, Tail | None],
     chunk_keys: Sequence[bytes],
     rows: PackedRows | None,
-    owners: list[int] | None,
+    owners: I64 | None,
     gone: _Gone,
     snapshot: OnlineSnapshot,
     history: KeyHistory | None,
-) -> tuple[PackedRows | None, list[int] | None, _Gone]:
+) -> tuple[PackedRows | None, I64 | None, _Gone]:
     """Build those tails again in which a row comes or goes, from the lake.
 
     Returns:
@@ -333,7 +341,7 @@ def _reseal(
     seals = np.full(len(chunk_keys), BEGINNING, np.int64)
     for place, tail in tails.items():
         seals[place] = BEGINNING if tail is None else tail.seal
-    at = np.array(owners or (), np.int64)
+    at = np.empty(0, np.int64) if owners is None else owners
     deep = rows.words[:, 0] < seals[at] if len(at) else np.zeros(0, bool)
     lost = [each for each in gone if each[2] < seals[each[0]]]
     places = sorted({*at[deep].tolist(), *(place for place, _, _ in lost)})
@@ -371,7 +379,7 @@ def _reseal(
         tails[place] = resealed(group, tail, numbers[place], rows_before[place], coming, going)
     kept = np.flatnonzero(~deep)
     left = [each for each in gone if each[2] >= seals[each[0]]]
-    return rows.take(kept), at[kept].tolist(), left
+    return rows.take(kept), at[kept], left
 
 
 def _rewrite_hot(
@@ -380,13 +388,13 @@ def _rewrite_hot(
     chunk_keys: Sequence[bytes],
     found: list[bytes | None],
     rows: PackedRows | None,
-    owners: list[int] | None,
+    owners: I64 | None,
     gone: _Gone,
     snapshot: OnlineSnapshot,
     tails: Mapping[int, Tail | None],
     puts: dict[bytes, bytes],
     deletes: list[bytes],
-) -> tuple[PackedRows, list[int], _Gone]:
+) -> tuple[PackedRows, I64, _Gone]:
     """Change the hot chunks among `found`, each by the few blocks that the batch touches, and take them out of it.
 
     Returns:
@@ -394,7 +402,7 @@ def _rewrite_hot(
     """
     if rows is None:
         rows = PackedRows(np.empty((0, group.layout.width), np.int64), np.empty(0, np.int64))
-    at = np.array(owners or (), np.int64)
+    at = np.empty(0, np.int64) if owners is None else owners
     times = rows.words[:, 0]
     todo = []
     for place in hot:
@@ -415,7 +423,7 @@ def _rewrite_hot(
         done = group.tiles.with_pages(done, partial(stored_behind, snapshot, chunk_keys[place]))
         _put_hot(group, chunk_keys[place], tails.get(place), done, puts, deletes)
     kept = np.flatnonzero(~np.isin(at, hot))
-    return rows.take(kept), at[kept].tolist(), [each for each in gone if each[0] not in hot]
+    return rows.take(kept), at[kept], [each for each in gone if each[0] not in hot]
 
 
 def _put_hot(
@@ -433,24 +441,29 @@ def _put_hot(
             deletes.append(chunk_key + suffix)
 
 
-def _owners(
-    group: GroupState, coming: Sequence[Arrival], heads: Sequence[bytes | None], place_of: dict[bytes, int]
-) -> list[int]:
+def chunk_places(
+    group: StateGroup,
+    coming: Sequence[Arrival],
+    times: I64,
+    heads: Sequence[bytes | None],
+    place_of: dict[bytes, int],
+) -> I64:
     """The place of the chunk of each row, -1 for a row without a key. Notes new chunks, and where each row lies."""
-    owners: list[int] = []
-    note, place = owners.append, place_of.setdefault
-    span_us = group.group.span_us
-    tails: dict[int, bytes] = {}
+    owners = np.full(len(heads), -1, np.int64)
     for head, arrival in zip(heads, coming, strict=True):
-        if head is None:
-            note(-1)
-            continue
-        number = arrival.event_time // span_us
-        tail = tails.get(number)
-        if tail is None:
-            tail = tails[number] = key_tail(number)
-        arrival.known.places.append(head)
-        note(place(head + tail, len(place_of)))
+        if head is not None:
+            arrival.known.places.append(head)
+    numbers = times // group.span_us
+    for number in np.unique(numbers).tolist():
+        at = np.flatnonzero(numbers == number)
+        mine = heads if len(at) == len(heads) else [heads[place] for place in at.tolist()]
+        tail = key_tail(number)
+        # Heads are the same objects from batch to batch, so their hashes are known; those of whole keys are not.
+        owner_of: dict[bytes | None, int] = dict.fromkeys(mine, -1)
+        for head in owner_of:
+            if head is not None:
+                owner_of[head] = place_of[head + tail] = len(place_of)
+        owners[at] = list(map(owner_of.__getitem__, mine))
     return owners
 
 

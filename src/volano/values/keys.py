@@ -39,13 +39,17 @@ def encode_key(key: EntityKey) -> bytes:
 
 
 def canonical_keys(
-    columns: Sequence[Sequence[Any]], *, encode: Callable[[EntityKey], bytes] = encode_key
+    columns: Sequence[Sequence[Any]],
+    *,
+    encode: Callable[[EntityKey], bytes] = encode_key,
+    known: dict[Any, bytes | None] | None = None,
 ) -> list[bytes | None]:
     """The canonical bytes of many keys; each different key is encoded once.
 
     Args:
         columns: one a key part, of one type each; not empty.
         encode: makes the bytes of one key.
+        known: what earlier calls with the same `encode` and the same types made; gains what this one makes.
 
     Returns:
         One a row; None where a part is null.
@@ -53,15 +57,13 @@ def canonical_keys(
     >>> [key and key.hex() for key in canonical_keys([["N14228", None]])]
     ['73000000064e3134323238', None]
     """
-    known: dict[Any, bytes | None] = {}
+    known = {} if known is None else known
     keys: list[bytes | None] = []
     if len(columns) == 1:
         known[None] = None
-        for part in columns[0]:
-            if part not in known:
-                known[part] = encode((part,))
-            keys.append(known[part])
-        return keys
+        for part in {*columns[0]}.difference(known):
+            known[part] = encode((part,))
+        return list(map(known.__getitem__, columns[0]))
     for key in zip(*columns, strict=True):
         if key not in known:
             known[key] = None if None in key else encode(key)
