@@ -13,7 +13,7 @@ from tests.runtime.test_rows_held import N_ROWS, visits
 from tests.runtime.test_unfit_tables import START, Shops
 from volano.cli.main import app
 from volano.errors import RequestError
-from volano.values.instants import DAY_US, MINUTE_US, format_instant
+from volano.values.instants import DAY_US, MINUTE_US, format_instant, to_datetime
 
 FIRST = START - 9 * DAY_US
 
@@ -62,36 +62,43 @@ def test_an_interval_is_brought_up_to_date_and_nothing_else(shops):
     assert all(finding.sound for finding in shops.project.check())
 
 
+def assert_same_as_rebuilt(world: Shops) -> None:
+    """Online state of the visits is what a fill from the lake gives."""
+
+    def held() -> dict[bytes, bytes]:
+        applied, stores = world.session.applied, world.session.stores
+        prefixes = tuple(group.prefix for group in applied.groups if group.source == "visits")
+        with stores.online(applied.state).snapshot() as snapshot:
+            return {key: each for key, each in snapshot.scan(b"", b"\xff" * 9) if key.startswith(prefixes)}
+
+    before = held()
+    file = world.folder / "shops.py"
+    file.write_text(file.read_text().replace("class Sales(", "class Other(", 1))
+    world.project.apply()
+    assert before
+    assert held() == before
+
+
 def test_what_is_published_is_what_a_rebuild_holds(shops):
     shops.project.refresh("visits", since=at(0), until=at(400))
-    session = shops.session
-    with session.stores.online(session.applied.state).snapshot() as snapshot:
-        before = dict(snapshot.scan(b"\x01", b"\xff" * 9))
-    file = shops.folder / "shops.py"
-    file.write_text(file.read_text().replace("class Sales(", "class Other(", 1))
-    shops.project.apply()
-    session = shops.session
-    prefixes = [group.prefix for group in session.applied.groups if group.source == "visits"]
-    with session.stores.online(session.applied.state).snapshot() as snapshot:
-        after = dict(snapshot.scan(b"\x01", b"\xff" * 9))
-    for prefix in prefixes:
-        one, other = (
-            {key: value for key, value in found.items() if key.startswith(prefix)}
-            for found in (before, after)
-        )
-        assert one
-        assert one == other
+    assert_same_as_rebuilt(shops)
 
 
-def test_a_row_that_moved_over_the_edge_is_refused_by_name(shops):
+@pytest.mark.parametrize("to", [700, N_ROWS + 5], ids=["into an interval", "into what a refresh looks at"])
+def test_a_row_whose_time_was_changed_across_the_edge_replaces_what_stood(shops, to):
     rows = visits(N_ROWS).to_pylist()
-    rows[10]["came_at"] = rows[700]["came_at"]
+    rows[10]["came_at"] = to_datetime(at(to))
     pq.write_table(pa.Table.from_pylist(rows, schema=visits(1).schema), shops.folder / "visits.parquet")
-    with pytest.raises(RequestError, match="'v10'"):
-        shops.project.refresh("visits", since=at(600), until=at(800))
-    assert shops.project.refresh("visits", since=at(0), until=at(800)) == {
-        "visits": "1 changes from visits.parquet"
-    }
+    for n_changes in (1, 0):
+        range_ = {"since": at(600), "until": at(800)} if to == 700 else {"since": at(N_ROWS - 60)}
+        said = shops.project.refresh("visits", **(range_ if to == 700 or not n_changes else {}))
+        assert said == {"visits": f"{n_changes} changes from visits.parquet"}
+    facts = shops.session.facts.rows("visits")
+    standing = facts.filter(facts["superseded_at"].is_null())
+    assert standing.num_rows == N_ROWS
+    (row,) = [row for row in standing.to_pylist() if row["event_id"] == "v10"]
+    assert (row["revision"], row["came_at"]) == (1, to_datetime(at(to)))
+    assert_same_as_rebuilt(shops)
 
 
 def test_a_table_that_is_compared_whole_takes_no_interval_and_an_empty_one_is_refused(shops):

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from volano.errors import RequestError
 from volano.kernels.columns import combined
 from volano.organize.declared import Fitness, FittingRows, fitting_rows
 from volano.organize.facts import Facts, event_ids, unfit_ids
@@ -91,9 +90,8 @@ class Comparison:
         for (part, table), (_, present) in zip(rows, facts, strict=True):
             if part == 1:  # by now everything was read once
                 self._refuse()
-            if self._is_interval:
-                self._refuse_moved(table, present)
-            yield changes_to(source, table, present, self._address, unfit=pa.concat_arrays(self._unfit))
+            unfit, elsewhere = pa.concat_arrays(self._unfit), self._elsewhere(table, present)
+            yield changes_to(source, table, present, self._address, unfit=unfit, elsewhere=elsewhere)
 
     def misfits(self) -> Iterator[FittingRows]:
         """The rows that were looked at, where some do not fit; read again."""
@@ -156,18 +154,13 @@ class Comparison:
         extent = Extent(self._n_rows, self._newest_row, self._n_standing, self._newest_standing)
         refuse_table(self._source, extent, self._address)
 
-    def _refuse_moved(self, table: pa.Table, present: pa.Table) -> None:
-        """Refuse rows of an interval whose facts lie outside it: which of the two stands shows only the whole table."""
+    def _elsewhere(self, table: pa.Table, present: pa.Table) -> pa.Table | None:
+        """What is known of rows whose facts lie outside the range: their event times were changed across its edge."""
+        if self._source.change or (self._since is None and self._until is None):
+            return None
         ids = event_ids(table, self._source)
         new = ids.filter(pc.invert(pc.is_in(ids, value_set=combined(present["event_id"]))))
-        moved = self._facts.known_ids(self._source.name, new)
-        if len(moved):
-            raise RequestError(
-                f"{len(moved)} rows of the interval are known with an event time outside it, such as "
-                f"{moved.slice(0, 3).to_pylist()}.",
-                where=f"source {self._source.name}, table {self._address}, column {self._source.event_time}",
-                mend="take an interval that holds both instants",
-            )
+        return self._facts.revisions(self._source.name, new)
 
 
 def _given(rows: pa.Table) -> pa.Table:

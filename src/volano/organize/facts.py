@@ -181,13 +181,16 @@ class Facts:
         edges = np.unique(np.partition(times, places)[places]).tolist()
         return [Span(*ends) for ends in pairwise([since, *edges, until])]
 
-    def known_ids(self, source: str, ids: pa.Array) -> pa.Array:
-        """Those of some event ids that occur in the fact table of a source, each once; looked through, not read."""
-        found = [pa.array([], pa.string())]
+    def revisions(self, source: str, ids: pa.Array) -> pa.Table:
+        """The rows of some event ids in the fact table of a source, wherever in time: event_id, revision.
+
+        The table is looked through some rows at a time.
+        """
+        found = [pa.schema([FACT_COLUMNS.field(name) for name in ("event_id", "revision")]).empty_table()]
         if len(ids):
-            for some in self._scan(self._project.source(source), ["event_id"], None):
-                found.append(combined(some.filter(pc.is_in(some["event_id"], value_set=ids))["event_id"]))
-        return pc.unique(pa.concat_arrays(found))
+            for some in self._scan(self._project.source(source), ["event_id", "revision"], None):
+                found.append(some.filter(pc.is_in(some["event_id"], value_set=ids)))
+        return pa.concat_tables(found)
 
     def handed_over(self) -> list[Instant]:
         """The stamps of the hand-overs of the project's sources."""

@@ -78,7 +78,13 @@ def refuse_table(source: CompiledSource, extent: Extent, address: str) -> None:
 
 
 def changes_to(
-    source: CompiledSource, rows: pa.Table, facts: pa.Table, address: str, *, unfit: pa.Array | None = None
+    source: CompiledSource,
+    rows: pa.Table,
+    facts: pa.Table,
+    address: str,
+    *,
+    unfit: pa.Array | None = None,
+    elsewhere: pa.Table | None = None,
 ) -> list[TableChange]:
     """The changes that bring the facts of a source up to its table, in the order of their event times.
 
@@ -87,6 +93,7 @@ def changes_to(
         facts: every revision of the same ids, as `Facts.rows` gives them; both as far back as a refresh looks.
         address: names the table in errors.
         unfit: ids of rows of the table that do not fit: what stands of them is neither retracted nor ended.
+        elsewhere: event_id and revision of what is known of `rows` beside `facts`: such a row is no new one.
 
     Raises:
         RequestError: ids occur twice.
@@ -112,7 +119,7 @@ def changes_to(
         wanted = wanted._replace(
             rows=wanted.rows.filter(pc.invert(spared)), is_end=wanted.is_end.filter(pc.invert(spared))
         )
-    return _differences(source, wanted, present, where)
+    return _differences(source, wanted, present, where, elsewhere)
 
 
 def _of_snapshots(
@@ -153,7 +160,9 @@ def _standing_at(source: CompiledSource, standing: pa.Table, known: Micros, at: 
     return rows.set_column(rows.column_names.index(source.event_time), source.event_time, instants)
 
 
-def _differences(source: CompiledSource, wanted: _Wanted, present: pa.Table, where: str) -> list[TableChange]:
+def _differences(
+    source: CompiledSource, wanted: _Wanted, present: pa.Table, where: str, elsewhere: pa.Table | None
+) -> list[TableChange]:
     rows, ids = wanted.rows, event_ids(wanted.rows, source)
     if len(pc.unique(ids)) < len(ids):
         raise RequestError(
@@ -179,7 +188,8 @@ def _differences(source: CompiledSource, wanted: _Wanted, present: pa.Table, whe
         else pa.nulls(len(changed), pa.int64())
     )
     above = pc.add(pc.max_element_wise(combined(before), 0), 1)
-    revisions = pc.if_else(pa.array(is_new[changed]), 0, above).to_pylist()
+    first = _first_revisions(ids.take(chosen), elsewhere)
+    revisions = pc.if_else(pa.array(is_new[changed]), first, above).to_pylist()
     ends = wanted.is_end.take(chosen).to_pylist()
     changes = []
     for event, revision, is_end in zip(rows.take(chosen).to_pylist(), revisions, ends, strict=True):
@@ -193,6 +203,16 @@ def _differences(source: CompiledSource, wanted: _Wanted, present: pa.Table, whe
         event = {name: row[name] for name in source.id_columns}
         changes.append((event, Operation.RETRACT, max(row["revision"], 0) + 1))
     return [TableChange(*change) for change in changes]
+
+
+def _first_revisions(ids: pa.Array, elsewhere: pa.Table | None) -> pa.Array:
+    """The revision of each id that is new here: 0, or one more than the highest that is known elsewhere."""
+    none = pa.array(np.zeros(len(ids), np.int64))
+    if elsewhere is None or not elsewhere.num_rows:
+        return none
+    highest = elsewhere.group_by("event_id").aggregate([("revision", "max")])
+    known = combined(highest["revision_max"]).take(pc.index_in(ids, value_set=combined(highest["event_id"])))
+    return pc.fill_null(pc.add(pc.max_element_wise(known, 0, skip_nulls=False), 1), 0)
 
 
 def _differ(a: pa.Array, b: pa.Array) -> NDArray[np.bool_]:
