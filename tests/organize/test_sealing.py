@@ -86,6 +86,7 @@ def rich() -> CompiledProject:
 def eager(monkeypatch):
     """Seal as early as may be, and also where it does not pay."""
     monkeypatch.setattr(sealed, "MARGIN_US", 0)
+    monkeypatch.setattr(sealed, "FEWEST_ROWS", 1)
     monkeypatch.setattr(sealed, "_DAY_US", HOUR_US)
     monkeypatch.setattr(sealing, "WORTH", float("inf"))
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from volano.kernels import sealed as sealed_state
 from volano.kernels.chunks import PackedRows
-from volano.kernels.sealed import Sealer, Tail, closed, opened, parted
+from volano.kernels.sealed import Sealer, Tail, closed, n_before, opened, parted
 from volano.kernels.tiles import is_head
 from volano.plan.state import chunk_number, is_chunk_key
 from volano.protocols.online_store import OnlineSnapshot
@@ -75,9 +76,9 @@ def _sealed(
         if is_head(inner):
             done = _of_hot(group, sealer, snapshot, key, tail, inner, seal)
         else:
-            before, left = parted(group.layout, inner, seal)
-            if not before and tail is None:
+            if n_before(group.layout, inner, seal) < sealed_state.FEWEST_ROWS:
                 continue
+            before, left = parted(group.layout, inner, seal)
             sealed = closed(sealer.seal(tail, before, seal, number), left, group.layout)
             # Few rows take less room than the tiles of their nodes: they stay as they are.
             done = SealedChunk(key, {key: sealed}, []) if len(sealed) < WORTH * len(value) else None

@@ -31,6 +31,8 @@ from volano.kernels.tiles import Grid, Tiles, widest
 from volano.kernels.witnesses import takes_part
 
 SEAL_MAGIC: Final = b"VOLSEAL\x01"
+FEWEST_ROWS: Final = 64
+"""Fewer rows are not sealed: they wait until more can be."""
 MARGIN_US: Final = 3_600_000_000
 """How much older than necessary rows are before they are sealed: clocks of readers may be behind."""
 _DAY_US: Final = 86_400_000_000
@@ -173,9 +175,10 @@ def closed(tail: Tail | None, inner: bytes, layout: ChunkLayout) -> bytes:
 def tail_bytes(features: Sequence[WindowFeature], layout: ChunkLayout) -> int:
     """About how many bytes the tail of one key has at most, where rows fall into every cell.
 
-    A lifetime window takes some tens of nodes: one of each width. Each value that is counted is taken as one.
+    A lifetime window takes some tens of nodes: one of each width. Each value that is counted is taken as one. Some rows
+    wait to be sealed.
     """
-    total = 8 * _HEAD_WORDS
+    total = 8 * (_HEAD_WORDS + layout.width * FEWEST_ROWS)
     for grid in {1} | {f.grid_us for f in features}:
         own = [f for f in features if f.grid_us == grid]
         reaches = [f.offset_us + f.window_us for f in own if f.window_us is not None and is_sealable(f)]
@@ -318,6 +321,15 @@ def _first_of_run(cells: I64, n: int) -> Bools:
     lengths = np.diff(np.append(starts, len(cells)))
     kept: Bools = np.arange(len(cells)) - np.repeat(starts, lengths) < n
     return kept
+
+
+def n_before(layout: ChunkLayout, chunk: bytes, seal: int) -> int:
+    """How many rows of a packed chunk happened before an instant."""
+    if not chunk:
+        return 0
+    words = np.frombuffer(chunk, np.int64)
+    n = int(words[2] & 0xFFFFFFFF)
+    return int(np.searchsorted(words[4 : 4 + n * layout.width : layout.width], seal))
 
 
 def parted(layout: ChunkLayout, chunk: bytes, seal: int) -> tuple[bytes, bytes]:
