@@ -16,7 +16,7 @@ kill           workers, applier or committer are killed (SIGKILL) at random inst
 
 `lag_s` is the age of the oldest accepted event that no decision sees yet, 0 when there is none: looked at five times a
 second, the last look before the sending ends; `most_lag_s` the worst of them. At most `BEHIND_MIB` of the journal may
-wait: then the server answers 429, and the sender sends the same again 50 ms later. `cpu_us` is CPU time an event by
+wait: then the server answers 429, and the sender sends the same again 100 ms later. `cpu_us` is CPU time an event by
 who used it, for machines that have more to do.
 
 Bias: one machine, so sender and server share its cores, which speaks against us, except that the floor has no applier
@@ -66,7 +66,7 @@ from volano.stores.segments import SegmentReader
 
 HERE = Path(__file__).resolve().parent
 FACTS, DECISION = "fact_orders", "get_return_risk"
-BEHIND_MIB = 12
+BEHIND_MIB = 8
 LOOK_S = 0.2
 BATCH, BATCH_CLIENTS = 500, 8
 ROUNDS = 20

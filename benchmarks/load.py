@@ -28,7 +28,7 @@ EVENT = (
 )
 PENDING = b'"status":"pending"'
 N_CUSTOMERS = 100_000
-RETRY_S = 0.05
+RETRY_S = 0.1
 
 
 class Client(asyncio.Protocol):

@@ -295,7 +295,12 @@ def _count_rows(lake: LakeReader, table: str) -> tuple[Counter[tuple[str, str]],
     rows = lake.read(table, columns=["kind", "status"], where=accepted if table == QUARANTINE else None)
     # Rows from before there was the column; where all are, it has no type.
     kinds = rows["kind"].cast(pa.string()).fill_null(EVENT)
-    pairs = Counter(zip(kinds.to_pylist(), rows["status"].to_pylist(), strict=True))
+    counted = (
+        pa.table([kinds, rows["status"]], ["kind", "status"])
+        .group_by(["kind", "status"])
+        .aggregate([([], "count_all")])
+    )
+    pairs = {(row["kind"], row["status"]): row["count_all"] for row in counted.to_pylist()}
     duplicate = ReceiptStatus.DUPLICATE.value
     return Counter({pair: n for pair, n in pairs.items() if table == QUARANTINE or pair[1] == duplicate}), 0
 
