@@ -67,6 +67,9 @@ EDITS = {
     "column_added": [("    landed_at: vo.EventTime", "    gate: str | None\n    landed_at: vo.EventTime")],
     "column_required": [("    landed_at: vo.EventTime", "    gate: str\n    landed_at: vo.EventTime")],
     "policy": [("at=0.5", "at=0.6")],
+    "attribution": [
+        ("censored_by=cancellations,", 'combine="any", attribution=vo.Attribution("decay", half_life="6h"),'),
+    ],
     "on_demand": [("distance > 1500", "distance > 1600")],
     "view_removed": [
         ("features=[PlaneHistory, tired_long_haul, Departure.distance]", "features=[Departure.distance]"),
