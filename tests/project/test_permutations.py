@@ -21,6 +21,7 @@ from volano.organize.labels import state_as_of
 from volano.project import Project
 from volano.records.elsewhere import DecisionElsewhere
 from volano.records.journal import Operation
+from volano.runtime import labelling
 from volano.runtime.clock import ReplayClock
 from volano.runtime.labelling import update_labels
 from volano.values.instants import DAY_US, HOUR_US, Instant, parse_instant, to_datetime
@@ -85,11 +86,16 @@ DECISIONS = ("spent", "bought", "next", "taken")
 Item = Callable[[Project], object]
 
 
-def script(random: Random) -> list[Item]:
-    """What is told, free of conflicts: one content for each id and revision."""
+def script(random: Random, hours: int = 48) -> list[tuple[Instant, Item]]:
+    """What is told, free of conflicts: one content for each id and revision. With the last instant that it names."""
+    named = [START]
 
     def at() -> Any:
-        return to_datetime(START + random.randrange(0, 48) * HOUR_US)
+        named[0] = START + random.randrange(0, hours) * HOUR_US
+        return to_datetime(named[0])
+
+    def dated(item: Item) -> tuple[Instant, Item]:
+        return named[0], item
 
     def decision(name: str, number: int, customer: str | None) -> Item:
         made = DecisionElsewhere(
@@ -124,11 +130,13 @@ def script(random: Random) -> list[Item]:
         return lambda project: project.observe("closed", body)
 
     customers = ["ann", "bob", "bob", None]
-    told = [decision(name, number, random.choice(customers)) for name in DECISIONS for number in range(8)]
-    told += [exposure(number) for number in range(7)]
+    told = [
+        dated(decision(name, number, random.choice(customers))) for name in DECISIONS for number in range(8)
+    ]
+    told += [dated(exposure(number)) for number in range(7)]
     for number in range(16):
-        told += [order(number, revision) for revision in range(random.choice([1, 1, 1, 2, 3]))]
-    return [*told, closing(0)]
+        told += [dated(order(number, revision)) for revision in range(random.choice([1, 1, 1, 2, 3]))]
+    return [*told, dated(closing(0))]
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +204,7 @@ def content(rows: pa.Table) -> list[Any]:
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 5))])
 def test_order_and_repetition_change_no_table(applied: Path, tmp_path: Path, seed: int) -> None:
     random = Random(seed)
-    told = script(random)
+    told = [item for _, item in script(random)]
     straight = tell(applied, tmp_path / "straight", told, random, often=False)
     shuffled = told + random.choices(told, k=len(told) // 2)
     random.shuffle(shuffled)
@@ -206,3 +214,39 @@ def test_order_and_repetition_change_no_table(applied: Path, tmp_path: Path, see
         assert not differ, f"{name}: {differ[0][0]} and {differ[0][1]}"
     assert {"mature", "censored"} <= {row["state"] for row in straight["label"]}
     assert len({row["label"] for row in straight["attribution"]}) >= 3
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_what_a_run_reads_is_all_that_it_concerns(
+    applied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Over weeks, everything late: a run from the beginning finds nothing to add to what runs in between have written."""
+    random = Random(seed)
+    late = [0, 0, 1, 5, 30, 80, 200]
+    told = [(at + random.choice(late) * HOUR_US, item) for at, item in script(random, hours=20 * 24)]
+    told.sort(key=lambda item: item[0])
+    folder = shutil.copytree(applied, tmp_path / "shop")
+    clock = ReplayClock(START)
+    with Project.open(folder, clock=clock, entropy=random.randbytes) as project:
+        session = project._work.session
+
+        def label() -> int:
+            project.drain(commit=True)
+            return update_labels(session, as_of=clock.now())
+
+        n_rows, looked_at = 0, START
+        for at, item in told:
+            while looked_at + DAY_US < at:
+                looked_at += DAY_US
+                clock.advance_to(max(looked_at, clock.now()))
+                n_rows += label()
+            clock.advance_to(max(at, clock.now()))
+            item(project)
+        clock.advance_to(clock.now() + HOUR_US)
+        n_rows += label()
+        lake = session.stores.lake
+        assert n_rows == lake.read("label").num_rows > 20
+        n_pairs = lake.read("attribution").num_rows
+        monkeypatch.setattr(labelling, "_RULES", -1)
+        assert label() == 0
+        assert lake.read("attribution").num_rows == n_pairs > 5

@@ -90,6 +90,7 @@ class Facts:
         for_features: bool = False,
         version: int | None = None,
         timeless: bool = False,
+        moved: bool = False,
     ) -> pa.Table:
         """The facts of a source, every revision.
 
@@ -102,6 +103,8 @@ class Facts:
                 and supersede no row that does.
             version: of the fact table; the newest when None.
             timeless: only the rows without an event time.
+            moved: also the revisions with an event time outside of the range that replace one inside: a correction that
+                moves an event away takes nothing back.
 
         Returns:
             event_id, revision (-1: from the table), operation, event_time, received_at, applied_at, known_at,
@@ -128,6 +131,9 @@ class Facts:
         replacing = self._replacing(
             definition, rows, tabled is not None and tabled.num_rows > 0, stamp, for_features, version
         )
+        if moved and replacing.num_rows:
+            away = self._away(definition, names, rows, replacing, since, until, version)
+            rows = pa.concat_tables([rows, _counting(away, definition, stamp, for_features)])
         return _with_supersession(rows, replacing)
 
     def spans(
@@ -332,6 +338,29 @@ class Facts:
                 where=f"{address}: pinned {handover.snapshot[:16]}, now {token[:16]}",
                 mend="restore the table, or give the source a new name and apply",
             )
+
+    def _away(
+        self,
+        source: CompiledSource,
+        names: Sequence[str],
+        rows: pa.Table,
+        replacing: pa.Table,
+        since: Instant | None,
+        until: Instant | None,
+        version: int | None,
+    ) -> pa.Table:
+        """The revisions of some rows' events that lie outside of a range of event time."""
+        columns = [*FACT_COLUMNS.names, *names]
+        found = replacing.filter(replacing["event_time"].is_valid())
+        outside = ~_is_inside(_micros(found["event_time"]), since, until)
+        found = found.filter(pa.array(outside))
+        found = found.filter(pc.is_in(found["event_id"], value_set=combined(rows["event_id"])))
+        if not found.num_rows:
+            return self._read(source, columns, "revision", 0, 0, version)
+        times = _micros(found["event_time"])
+        read = self._read(source, columns, "event_time", int(times.min()), int(times.max()) + 1, version)
+        read = read.filter(pa.array(~_is_inside(_micros(read["event_time"]), since, until)))
+        return read.filter(pc.is_in(read["event_id"], value_set=combined(found["event_id"])))
 
     def _replacing(
         self,

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from volano.collect.tables import decision_table
 from volano.compile.judging import can_judge
+from volano.kernels.standing import as_micros
 from volano.organize.attribution import ATTRIBUTION_SCHEMA
 from volano.organize.facts import Facts
 from volano.organize.labels import LABEL_SCHEMA, NOTHING, Derived, Evidence, attribute, may_change
@@ -219,7 +220,11 @@ def _changed(session: Session, decision: str, judge: _Judge, as_of: Instant) -> 
         return NOTHING
     facts = {
         source: facts_of.rows(
-            source, since=oldest, until=as_of + 1, columns=evidence_columns(project, label, source)
+            source,
+            since=oldest,
+            until=as_of + 1,
+            columns=evidence_columns(project, label, source),
+            moved=True,
         )
         for source in (label.source, *label.censored_by)
     }
@@ -231,6 +236,9 @@ def _changed(session: Session, decision: str, judge: _Judge, as_of: Instant) -> 
     )
     own = pc.is_in(decisions["bundle"], value_set=pa.array(judge.bundles, pa.string()))
     judged = may_change(label, decisions, evidence, decision=decision, since=since, as_of=as_of)
+    judged &= (
+        as_micros(decisions["decided_at"]) >= oldest
+    )  # older ones are there to share; their evidence is not read
     window = {"decided_at": (oldest, as_of + 1)}
     return attribute(
         label,

@@ -44,7 +44,11 @@ def orphans(
         return ATTRIBUTION_SCHEMA.empty_table()
     within_us = session.stores.config.parent_within_us
     rows = session.facts.rows(
-        label.source, since=None if reach <= BEGINNING else reach, until=as_of + 1, columns=(column,)
+        label.source,
+        since=None if reach <= BEGINNING else reach,
+        until=as_of + 1,
+        columns=(column,),
+        moved=True,
     )
     rows = rows.filter(rows["event_time"].is_valid())
     ended = as_micros(rows["superseded_known_at"].cast(pa.int64()).fill_null(NEVER))
