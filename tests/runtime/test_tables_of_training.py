@@ -219,7 +219,7 @@ def test_the_verb_says_what_each_table_brought(shop):
     shop.project.close()
     found = CliRunner().invoke(app, ["refresh", "-C", str(shop.folder)])
     assert found.exit_code == 0, found.output
-    assert found.output.splitlines() == [
+    assert found.stdout.splitlines() == [
         "visits: 1 changes from visits.csv",
         "infos: infos.csv is unchanged",
     ]
