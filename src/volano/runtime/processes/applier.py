@@ -139,7 +139,8 @@ class _Work:
         if self._left is not None and self._is_left():
             self._drop()
         asked = self._beats.take_prune_request()
-        if asked is not None:
+        if asked is not None and (self._pruning is None or self._pruning.at != asked):
+            # It is asked for until it is answered.
             self._pruning = _Pruning(asked, self._applier.pruning(asked, chunks_at_once=_PRUNED_AT_ONCE))
 
     def _say_visible(self) -> None:
