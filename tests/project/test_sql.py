@@ -204,6 +204,14 @@ def test_authors_tables_are_asked_in_place(tmp_path: Path) -> None:
                 project.sql(f"FROM {name}")
 
 
+def test_tables_are_listed_as_they_are_named_and_nothing_else(flights: World) -> None:
+    listed = flights.project.sql("show tables;")["name"].to_pylist()
+    assert "fact_landings" in listed
+    assert not [name for name in listed if name.startswith("volano_")]
+    for name in listed:
+        flights.project.sql(f"SELECT count(*) FROM {name}")
+
+
 def test_a_table_that_does_not_exist_is_told_with_those_that_do(flights: World) -> None:
     with pytest.raises(UnknownNameError) as told:
         flights.project.sql("SELECT * FROM fact_landing")
