@@ -118,6 +118,7 @@ def compute(folder: Path, spine: pa.Table) -> pa.Table:
     from volano.organize.facts import Facts
     from volano.organize.features import Mode, PointInTime
     from volano.plan.definitions import CodeRef, FeatureInput
+    from volano.records.handover import HandOver
     from volano.runtime.loader import load_project
     from volano.runtime.scratch import FileScratch
     from volano.stores.delta_lake import DeltaLake
@@ -139,7 +140,9 @@ def compute(folder: Path, spine: pa.Table) -> pa.Table:
         for each in view.features
     ]
     sql = DuckDbEngine(folder)
-    facts = Facts(project, DeltaLake(folder / "lake"), sql, {})
+    address = "readings.parquet"
+    pinned = HandOver("readings", ORIGIN + SPAN, sql.snapshot(address), ORIGIN + SPAN, address)
+    facts = Facts(project, DeltaLake(folder / "lake"), sql, {"readings": pinned})
     with FileScratch(folder / "scratch") as scratch:
         work = PointInTime(project, state_groups(project), facts, sql, NoFunctions(), scratch=scratch)
         return work.features(inputs, spine, mode=Mode.HISTORY)
