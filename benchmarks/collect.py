@@ -159,6 +159,7 @@ def send(port: int, run: str, seconds: float, *options: str) -> subprocess.Popen
     return subprocess.Popen(
         [sys.executable, str(HERE / "load.py"), "--port", str(port), "--run", run, "--seconds", str(seconds), *options],
         env=environment(),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )  # fmt: skip
 
@@ -445,12 +446,11 @@ def kill(plan: Plan) -> dict[str, Any]:
     folder = make_shop(plan.folder / "kill", "1s")
     rounds = max(round(ROUNDS * plan.scale), 2)
     dice = random.Random(20)
-    seconds = rounds * 1.2
     killed: list[str] = []
     with served(folder, plan.workers) as server:
         senders = {
-            "single": send(server.port, "single", seconds, "--clients", "32"),
-            "batch": send(server.port, "batch", seconds, "--clients", "2", "--batch", "50"),
+            "single": send(server.port, "single", 0, "--clients", "32"),
+            "batch": send(server.port, "batch", 0, "--clients", "2", "--batch", "50"),
         }
         for _ in range(rounds):
             roles = processes(server.process.pid)

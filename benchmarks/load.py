@@ -184,8 +184,10 @@ class Load:
             client.connect()
         if self.rate:
             await self._send_at_rate(began, seconds)
-        else:
+        elif seconds:
             await asyncio.sleep(seconds)
+        else:
+            await self.loop.run_in_executor(None, sys.stdin.buffer.read)
         self.is_over = True
         took_s, n_acknowledged = (time.monotonic_ns() - began) / 1e9, self.n_acknowledged
         for _ in range(6_000):
@@ -229,7 +231,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--run", required=True)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument(
+        "--seconds", type=float, required=True, help="0 sends until standard input ends (closed loop)"
+    )
     parser.add_argument("--batch", type=int, default=0, help="events a request; 0 sends single events")
     parser.add_argument("--rate", type=float, default=0, help="events/s, open loop; 0 is a closed loop")
     parser.add_argument("--acks", action="store_true")
