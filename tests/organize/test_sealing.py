@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from tests.collect.world import ASK, CARD, DEAR_SQL, PRICES, START, World, feature, project, sale, view_input
+from tests.organize import joined
 from tests.organize.histories import draw_request, draw_values, live, online_features, point_in_time
+from tests.organize.test_replay import table_of
 from tests.organize.test_retention import answers
 from volano.collect import sealing
 from volano.collect.applier import Applier
@@ -16,6 +18,8 @@ from volano.errors import SealedStateError, StateMismatchError
 from volano.kernels import sealed, tiles
 from volano.kernels.sealed import is_sealed
 from volano.organize.audit import audit
+from volano.organize.backfill import Backfill
+from volano.organize.facts import Facts
 from volano.plan.definitions import (
     CompiledModel,
     CompiledProject,
@@ -24,6 +28,7 @@ from volano.plan.definitions import (
     Projection,
 )
 from volano.plan.impact import size_of
+from volano.records.handover import HandOver
 from volano.records.journal import Operation
 from volano.values.instants import DAY_US, HOUR_US, MINUTE_US
 from volano.values.schema import DType
@@ -264,3 +269,52 @@ def test_sealed_state_stays_small(tmp_path, monkeypatch):
     assert size.bytes_per_key is not None
     assert 0.5 < sizes[-1] / size.bytes_per_key < 1.5, "`plan` says what a key takes"
     assert sizes[-1] < 500 * size.bytes_per_event, "of six days, less than the rows of one"
+
+
+def test_sealed_rows_with_columns_of_dimensions_are_recomputed_to_the_bit(tmp_path):
+    with World(tmp_path, joined.compiled(tmp_path)) as world:
+        spy = Sealing(world, Random(0))
+        joined.live(world, Random(0), 300)
+        assert spy.n_asked > 0 and n_sealed(world) > 0
+        service, request = world.project.models["risk"].service, world.project.requests["Ask"]
+        report = audit(world.lake.read("decision_get_risk"), service, request, point_in_time(world))
+        assert report.checked > 50
+        assert report.differences == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_of_a_table_are_sealed_and_corrected_as_those_of_a_stream(tmp_path, seed):
+    random, handover_at = Random(seed), START + HOUR_US
+    definition = rich()
+    source = msgspec.structs.replace(definition.sources["sales"], table="sales.parquet")
+    definition = msgspec.structs.replace(definition, sources={"sales": source})
+    with World(tmp_path, definition) as world:
+        table_of(tmp_path / "sales.parquet", random, 60, handover_at + 3 * HOUR_US)
+        world.clock.advance_to(handover_at)
+        world.applier.recover()
+        stamp, snapshot = world.applier.take_stamp(), world.sql.snapshot("sales.parquet")
+        handovers = {"sales": HandOver("sales", handover_at, snapshot, stamp, "sales.parquet")}
+        world.handovers.update(handovers)
+        facts = Facts(world.project, world.lake, world.sql, handovers)
+        backfill = Backfill(world.project, world.groups, facts, world.sql, world.functions)
+        for parts in (*(backfill.chunks(group) for group in world.groups), backfill.index("sales")):
+            for part in parts:
+                world.online.write(part.puts, (), stamp=stamp, sequence=0)
+        spy = Sealing(world, random)
+        for n in range(3):
+            live(world, random, 25, service=SERVICE, prefix=f"r{n}-")
+            world.clock.advance_to(world.clock.now() + 4 * HOUR_US)
+            world.applier.prune(world.clock.now())
+            for old in random.sample(range(60), 5):
+                event = sale(f"t{old}", world.clock.now(), **draw_values(random))
+                revision = random.randrange(1, 50)
+                world.door.accept(
+                    "sales", [event], operation=Operation.CORRECT, revision=revision, sync=False
+                )
+        live(world, random, 10, service=SERVICE, prefix="end-")
+        assert spy.n_asked > 0
+        features = point_in_time(world, handovers)
+        report = audit(world.lake.read("decision_get_risk"), SERVICE, ASK, features)
+        assert report.checked > 20
+        assert report.differences == ()
