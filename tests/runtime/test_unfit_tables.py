@@ -335,3 +335,13 @@ def test_a_row_that_was_set_aside_at_the_hand_over_is_listed_and_sent_in_again_m
     assert world.project.reconcile().is_exact
     with pytest.raises(RequestError, match="takes no pushed events"):  # its table is mended instead
         world.project.replay(rows[""].receipt_id, edits={"visit_id": "v9"}, reason="why not")
+
+
+def test_a_table_that_cannot_be_refreshed_stops_no_other(tmp_path):
+    world = Shops(tmp_path)
+    world.project.apply()
+    world.write(visits="visit_id\nv1\n", infos=INFOS + "c,9,2026-02-02T00:00:00Z\n")
+    with pytest.raises(RequestError, match="no column 'shop'"):
+        world.project.refresh()
+    assert world.ids("infos") == ["a", "b", "c"]
+    assert world.project.refresh("infos") == {"infos": "infos.csv is unchanged"}

@@ -17,7 +17,16 @@ import pyarrow as pa
 from volano.collect.receipts import committed_until
 from volano.compile.state import state_groups
 from volano.decide.explain import ExplainedDecision
-from volano.errors import NotReadyError, PartlyAppliedError, PlanRefused, StoreBusyError
+from volano.errors import (
+    NotReadyError,
+    PartlyAppliedError,
+    PlanRefused,
+    RequestError,
+    StateMismatchError,
+    StoreBusyError,
+    TableUnreadableError,
+    VolanoError,
+)
 from volano.learn.train import get_version
 from volano.learn.training_set import Difference, TrainingSet
 from volano.plan.plan import Plan
@@ -183,7 +192,10 @@ class Workplace:
     def refresh(
         self, *sources: str, since: Instant | None = None, until: Instant | None = None
     ) -> dict[str, str]:
-        """Bring the facts of sources up to their tables; a wrong name is told before anything is done."""
+        """Bring the facts of sources up to their tables; a wrong name is told before anything is done.
+
+        A table that cannot be used stops no other; the first error is raised when all others are done.
+        """
         with self._at_work():
             project = self.session.applied.project
             kept = [name for name, each in project.sources.items() if each.table and not each.stream]
@@ -193,11 +205,17 @@ class Workplace:
             if since is not None or until is not None:  # those that change in other ways are compared whole
                 named = [name for name in named if name in sources or not project.sources[name].change]
             done: dict[str, str] = {}
+            failures: list[VolanoError] = []
             self._reporter.started("refresh", len(named))
             for n, name in enumerate(named, start=1):
-                done[name] = refresh(self.session, name, since=since, until=until)
+                try:
+                    done[name] = refresh(self.session, name, since=since, until=until)
+                except (NotReadyError, RequestError, StateMismatchError, TableUnreadableError) as error:
+                    failures.append(error)
                 self._reporter.advanced(n, name)
-            self._reporter.finished(f"{len(named)} tables")
+            self._reporter.finished(f"{len(done)} of {len(named)} tables")
+            if failures:
+                raise failures[0]
             return done
 
     def train(self, model: str) -> ModelVersion:
