@@ -190,7 +190,7 @@ class Load:
             await self.loop.run_in_executor(None, sys.stdin.buffer.read)
         self.is_over = True
         took_s, n_acknowledged = (time.monotonic_ns() - began) / 1e9, self.n_acknowledged
-        for _ in range(6_000):
+        for _ in range(30_000):
             if all(client.is_idle for client in self.clients):
                 break
             await asyncio.sleep(0.01)
