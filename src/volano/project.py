@@ -314,6 +314,10 @@ class Project:
         """How the project stands."""
         return self._work.status()
 
+    def problems(self) -> dict[str, str]:
+        """Why decisions cannot be served, by decision; empty when all can. Loads models and the author's code."""
+        return self._work.problems()
+
     def decisions(self, name: str, *, limit: int = 20, since: int | None = None) -> pa.Table:
         """The newest logged decisions of a name, newest first."""
         return self._work.decisions(name, limit, since)

@@ -378,3 +378,12 @@ def test_a_job_that_never_ran_says_when_it_will(catalog, clock):
     status = status_of(read_state(catalog, "labels", DAY_US, since=BEGAN), clock.now())
     assert (status.outcome, status.attempts, status.last_run_at) == ("never ran", 0, None)
     assert status.next_due_at == DUE
+
+
+def test_a_job_that_fails_for_years_keeps_its_newest_entries_and_its_state(catalog, clock, monkeypatch):
+    monkeypatch.setattr("volano.runtime.jobs.KEPT_ENTRIES", 10)
+    for n in range(40):
+        clock.advance_to(DUE + n * DAY_US)
+        assert run(worker(catalog, clock, labels=Work(fails))) == [("labels", "failed")]
+    assert 10 <= len(catalog.entries("job/labels")) < 20
+    assert newest(catalog, "labels").attempt == 40

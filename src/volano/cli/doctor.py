@@ -141,14 +141,16 @@ def _opened(folder: Path) -> Iterator[Symptom]:
     try:
         with Project.open(folder) as opened:
             state = opened.status()
+            problems = opened.problems() if state.decisions else {}
     except VolanoError as error:
         yield Symptom("state", "bad", str(error))
         return
     yield Symptom("state", "ok", f"applied {state.applied_at}, newest fact {state.last_stamp}")
     for each in state.decisions:
         serves = f"{each.champion} serves" if each.since else each.champion
-        detail = f"the fallback answers: {each.problem}" if each.problem else serves
-        yield Symptom(f"decision {each.decision}", "bad" if each.problem else "ok", detail)
+        problem = problems.get(each.decision, "")
+        detail = f"the fallback answers: {problem}" if problem else serves
+        yield Symptom(f"decision {each.decision}", "bad" if problem else "ok", detail)
     for model in state.outdated:
         which = "learnt from" if model.part == "training" else "was judged on"
         changed = f"{model.n_changed:,} of {model.n_members:,} labels that it {which} have changed"

@@ -16,6 +16,7 @@ from volano.decide.serving import Serving
 from volano.errors import (
     AuthorCodeError,
     IdReusedError,
+    RequestError,
     StoreError,
     UnknownNameError,
     VolanoError,
@@ -134,7 +135,7 @@ class Decider:
         """
         started = self._stopwatch()
         serving = self.serving(name)
-        values = serving.reader.read(request)
+        serving, values = _read(serving, request)
         q = self._clock.now() if at is None else at
         attempt = 0
         if decision_id is None:
@@ -160,6 +161,20 @@ class Decider:
             return self._find(name, decision_id)
         except StoreError:
             return None  # the applier will know
+
+
+def _read(serving: Serving, request: Mapping[str, Any] | bytes) -> tuple[Serving, dict[str, Scalar]]:
+    """A request, and what answers it: where it fits newer definitions only, what of them the release knows."""
+    if serving.newer is None:
+        return serving, serving.reader.read(request)
+    try:
+        return serving, serving.reader.read(request)
+    except RequestError:
+        values, served = serving.newer.read(request)
+    if served is not None:
+        return serving, served
+    assert serving.without is not None
+    return serving.without, values
 
 
 class _Path:

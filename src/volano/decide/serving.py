@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from volano.decide.features import OnlineFeatures
+from volano.decide.newer_requests import NewerRequests
 from volano.decide.request import RequestReader
 from volano.errors import StateMismatchError
 from volano.kernels.policies import Policy, make_policy
@@ -46,6 +47,8 @@ class Serving:
         shadows: scored off the critical path, from the features as served.
         problem: why nothing but the fallback can answer; `features` and `policy` are None then.
         shadow_problem: why a shadow is missing; no request is affected.
+        newer: reads the requests of newer definitions, where these are in force and ask for other fields.
+        without: what answers those of them that lack a field: the fallback, by the definitions in force.
     """
 
     namespace: str
@@ -61,6 +64,8 @@ class Serving:
     shadows: tuple[LoadedModel, ...] = ()
     problem: str = ""
     shadow_problem: str = ""
+    newer: NewerRequests | None = None
+    without: Serving | None = None
 
     def unit_of(self, request: Mapping[str, Scalar]) -> str:
         """What is randomised together: the unit's fields joined; empty when each decision is a unit of its own."""

@@ -67,3 +67,7 @@ class CatalogWriter(CatalogReader, Protocol):
         Raises ConflictError otherwise, and appends nothing.
         """
         ...
+
+    def trim(self, stream: str, *, before: int) -> None:
+        """Remove entries of a stream below a sequence, where its newest entry says all. The newest stays."""
+        ...

@@ -29,6 +29,8 @@ LAST_RETRY_US: Final = HOUR_US
 """The pause after a failure: a minute, twice as long after each further one, an hour at most."""
 HELD_FOR_US: Final = HOUR_US
 """How long a run is its worker's alone. Where one worker at a time can open the stores, a lease ends with it."""
+KEPT_ENTRIES: Final = 500
+"""How many entries of a job are kept, about: the newest says all that is needed, the others are for people."""
 FORGIVEN_KILLS: Final = 5
 """A run that was killed begins anew at once; after so many times in a row it is taken for the cause, and pauses."""
 
@@ -250,7 +252,10 @@ class Jobs:
 
     def _enter(self, run: JobRun, *, after: int) -> int:
         stream, body = _stream(run.job), msgspec.json.encode(run)
-        return self._catalog.append(stream, [body], at=self._clock.now(), expected=after)
+        at = self._catalog.append(stream, [body], at=self._clock.now(), expected=after)
+        if at > KEPT_ENTRIES and at % KEPT_ENTRIES == 0:
+            self._catalog.trim(stream, before=at - KEPT_ENTRIES)
+        return at
 
     def _read(self, job: Job) -> JobState:
         return read_state(self._catalog, job.name, job.every_us, since=self._since)

@@ -10,11 +10,15 @@ import msgspec
 from volano.compile.planner import author_columns, plan
 from volano.compile.project import compile_project
 from volano.compile.state import state_groups
+from volano.decide.newer_requests import lacking_fields
+from volano.learn.train import get_version
 from volano.plan.definitions import CompiledProject
 from volano.plan.plan import Plan, PlanState
 from volano.runtime.applied import Applied, find_applied
-from volano.runtime.binding import serving_projects
+from volano.runtime.binding import reads_same_inputs, serving_projects
+from volano.runtime.definitions import Definitions
 from volano.runtime.loader import load_project, pack
+from volano.runtime.serving import find_release
 from volano.runtime.stores import Stores
 
 
@@ -41,7 +45,10 @@ def make_plan(folder: Path, stores: Stores) -> Planned:
         _state(stores, applied),
         bundle=loaded.bundle,
         applied_bundle="" if applied is None else applied.bundle,
-        warnings=tuple(str(caution) for caution in compiled.warnings),
+        warnings=(
+            *(str(caution) for caution in compiled.warnings),
+            *(() if applied is None else _unanswered(stores, applied, compiled.project)),
+        ),
     )
     return Planned(planned, pack(folder))
 
@@ -61,6 +68,31 @@ def make_state_plan(stores: Stores, applied: Applied, target: CompiledProject) -
         bundle=applied.bundle,
         applied_bundle=applied.bundle,
     )
+
+
+def _unanswered(stores: Stores, applied: Applied, project: CompiledProject) -> list[str]:
+    """Requests of the new definitions that the release in force could not answer, and the mend."""
+    definitions, found = Definitions(stores, applied), []
+    for name, decision in project.decisions.items():
+        release = find_release(stores.catalog, name)
+        if release is None:
+            continue
+        served = definitions.get(release.bundle)
+        if name not in served.decisions or reads_same_inputs(
+            project, name, get_version(stores.catalog, release.champion)
+        ):
+            continue  # it will serve by the new definitions
+        asked = served.requests[served.decisions[name].request]
+        lacking = lacking_fields(asked, project.requests[decision.request])
+        if lacking:
+            names = ", ".join(repr(field) for field in lacking)
+            found.append(
+                f"Decision {name}: {release.champion}, which serves, asks for the request field {names}, and these "
+                f"definitions do not. The fallback will answer requests without it, and no version of the new fields "
+                f"can be compared with it, so none can be released.\nMend: keep it beside the new field, which may be "
+                f"null, until a version that reads the new one is released; then remove it."
+            )
+    return found
 
 
 def _state(stores: Stores, applied: Applied | None) -> PlanState:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from volano.decide.newer_requests import NewerRequests, lacking_fields
+from volano.decide.request import RequestReader
 from volano.decide.serving import LoadedModel, Serving, fall_back, prepare_serving
 from volano.errors import NotReadyError, VolanoError, problem_of
 from volano.learn.train import get_version, load_version
@@ -112,7 +115,7 @@ class ServingLoader:
         """
         shadows, shadow_problem = self._shadows(decision, release)
         bundle = self._applied.bundle if release is None else release.bundle
-        return prepare_serving(
+        serving = prepare_serving(
             self._definitions.get(bundle),
             decision,
             bundle=bundle,
@@ -123,4 +126,23 @@ class ServingLoader:
             champion=None if release is None else self.model(release.champion),
             shadows=shadows,
             shadow_problem=shadow_problem,
+        )
+        return serving if bundle == self._applied.bundle else self._with_newer(serving, release)
+
+    def _with_newer(self, serving: Serving, release: ReleaseEvent | None) -> Serving:
+        """What serves also the requests of the definitions in force, as far as the release can answer them."""
+        project, name = self._applied.project, serving.decision.name
+        if name not in project.decisions:
+            return serving
+        newer, served = project.requests[project.decisions[name].request], serving.reader.request
+        if newer.schema == served.schema:
+            return serving
+        lacking = ", ".join(repr(field) for field in lacking_fields(served, newer))
+        problem = (
+            f"{serving.release_id} asks for {lacking}, which a request of the definitions in force may lack"
+        )
+        return replace(
+            serving,
+            newer=NewerRequests(RequestReader(newer, decision=name), served),
+            without=fall_back(project, name, bundle=self._applied.bundle, release=release, problem=problem),
         )

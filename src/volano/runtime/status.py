@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from volano.collect.receipts import total
@@ -13,7 +15,9 @@ from volano.runtime.bundle_shelf import BundleShelf
 from volano.runtime.definitions import Definitions
 from volano.runtime.failing import read_failing
 from volano.runtime.jobs import JobStatus, status_of
+from volano.runtime.locks import serving_lock
 from volano.runtime.outdated import OutdatedModel, read_outdated
+from volano.runtime.processes.beats import Beats
 from volano.runtime.recurring import job_states
 from volano.runtime.serving import ServingLoader
 from volano.runtime.stores import Stores
@@ -24,7 +28,8 @@ class ServingStatus(msgspec.Struct, frozen=True):
     """One decision: its champion, since when, and how its last challenger ended.
 
     Args:
-        problem: why it cannot be served, so that its fallback answers; empty when it can.
+        problem: what the workers of a server cannot load, so that they go on with what they had, or the fallback
+            answers; empty without a server: `find_problems` loads it.
     """
 
     decision: str
@@ -68,11 +73,12 @@ def read_status(stores: Stores, now: Instant) -> Status:
     applied, _ = find_applied(stores.catalog)
     last = stores.apply_log_reader.last()
     lake = stores.lake
+    problems = said_problems(stores)
     accepted = total(stores.journal_reader, stores.apply_log_reader, lake)
     decisions = (
         ()
         if applied is None
-        else tuple(_serving(stores, applied, name) for name in applied.project.decisions)
+        else tuple(_serving(stores, name, problems) for name in applied.project.decisions)
     )
     serving = {each.champion for each in decisions}
     return Status(
@@ -105,11 +111,33 @@ def _jobs(applied: Applied, stores: Stores, now: Instant) -> list[JobStatus]:
     return [status_of(state, now) for state in job_states(applied, stores.config, stores.catalog)]
 
 
-def _serving(stores: Stores, applied: Applied, decision: str) -> ServingStatus:
+def _serving(stores: Stores, decision: str, problems: Mapping[str, str]) -> ServingStatus:
     event = current(stores.catalog, decision)
     if event is None:
         return ServingStatus(decision, "none: the fallback answers", "", "", "")
-    serving = champions(history(stores.catalog, decision))[-1]
+    since = format_instant(champions(history(stores.catalog, decision))[-1].at)
+    return ServingStatus(
+        decision, event.champion, since, event.outcome, event.reason, problems.get(decision, "")
+    )
+
+
+def said_problems(stores: Stores) -> dict[str, str]:
+    """What the workers of a server say that they cannot load, by decision; empty without a server."""
+    if not serving_lock(stores.data).is_held():
+        return {}
+    found: dict[str, str] = {}
+    for beat in Beats(stores.data).all():
+        found |= beat.problems
+    return found
+
+
+def find_problems(stores: Stores) -> dict[str, str]:
+    """Why decisions cannot be served, by decision. Loads what serves them, the author's code included.
+
+    Raises:
+        NotReadyError: nothing was applied yet.
+    """
+    applied = get_applied(stores.catalog)
     loader = ServingLoader(stores, applied, BundleShelf(stores.artifacts), Definitions(stores, applied))
-    problem, since = loader.find_problem(decision), format_instant(serving.at)
-    return ServingStatus(decision, event.champion, since, event.outcome, event.reason, problem)
+    found = {name: loader.find_problem(name) for name in applied.project.decisions}
+    return {name: problem for name, problem in found.items() if problem}

@@ -61,7 +61,7 @@ from volano.runtime.querying import ask
 from volano.runtime.recurring import label_until, recurring_jobs
 from volano.runtime.refreshing import refresh, refreshable
 from volano.runtime.session import Session
-from volano.runtime.status import Status, job_statuses, read_status
+from volano.runtime.status import Status, find_problems, job_statuses, read_status
 from volano.runtime.stores import Stores
 from volano.runtime.upkeep import TableUpkeep, compact_lake, vacuum_lake
 from volano.runtime.worker import Round, rounds
@@ -262,6 +262,10 @@ class Workplace:
 
     def status(self) -> Status:
         return read_status(self.stores, self._clock.now())
+
+    def problems(self) -> dict[str, str]:
+        """Why decisions cannot be served; loads what serves them."""
+        return find_problems(self.stores)
 
     def decisions(self, name: str, limit: int, since: Instant | None) -> pa.Table:
         self._settle()

@@ -164,6 +164,14 @@ class SqlCatalog:
                     connection.rollback()  # another writer was faster: look again
         raise self._contended()
 
+    def trim(self, stream: str, *, before: int) -> None:
+        """Remove the older entries of a stream (see `CatalogWriter.trim`)."""
+        with self._write() as connection:
+            row = connection.execute(_LAST, {"b_stream": stream}).first()
+            if row is not None:
+                below = _LEDGER.c.sequence < min(before, int(row.sequence))
+                connection.execute(sa.delete(_LEDGER).where(_LEDGER.c.stream == stream, below))
+
     def close(self) -> None:
         """Close every connection."""
         for connection in self._readers:

@@ -24,6 +24,7 @@ class Beat(msgspec.Struct, frozen=True):
         stamp: the newest stamp that is visible (applier).
         sequence: the newest batch applied (applier) or committed (committer).
         revision: which of the applied definitions it works with (applier, workers).
+        problems: why a decision goes on with what it had, by decision (workers).
         address: where it listens (supervisor).
     """
 
@@ -35,6 +36,7 @@ class Beat(msgspec.Struct, frozen=True):
     sequence: int = 0
     address: str = ""
     revision: int = 0
+    problems: dict[str, str] = {}
 
 
 class Beats:

@@ -145,7 +145,11 @@ class Desk:
             self.decider.serve(serving)
             self._served[name] = wanted
             self._troubles.pop(name, None)
-        return [trouble.problem for trouble in self._troubles.values()]
+        return list(self.problems().values())
+
+    def problems(self) -> dict[str, str]:
+        """Why decisions go on with what they had, by decision."""
+        return {name: trouble.problem for name, trouble in self._troubles.items()}
 
     def _begin(self, name: str, release: ReleaseEvent | None) -> None:
         """Serve a decision from the beginning: by its release, or by its fallback until that can be loaded."""

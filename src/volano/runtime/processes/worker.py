@@ -200,7 +200,9 @@ class Worker:
                 return desk
 
     def _beat(self, desk: Desk) -> None:
-        self.beats.write(Beat(self.name, os.getpid(), self._clock.now(), revision=desk.revision))
+        self.beats.write(
+            Beat(self.name, os.getpid(), self._clock.now(), revision=desk.revision, problems=desk.problems())
+        )
 
     def _let_go(self) -> None:
         """Close the state that was left; a moment later, for requests that began before read it still."""

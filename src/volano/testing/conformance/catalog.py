@@ -81,6 +81,19 @@ class CatalogConformance:
                 catalog.append("release", [b"?", b"?"], at=2, expected=wrong)
         assert catalog.entries("release") == [LedgerEntry("release", 1, 1, b"1")]
 
+    def test_a_trimmed_stream_goes_on_where_it_was(self, tmp_path: Path) -> None:
+        """Entries below a sequence are gone, the newest never; numbers go on, and other streams keep theirs."""
+        catalog = self.open(tmp_path)
+        for stream in ("job/a", "job/b"):
+            catalog.append(stream, [b"1", b"2", b"3", b"4"], at=1)
+        catalog.trim("job/a", before=3)
+        assert [entry.sequence for entry in catalog.entries("job/a")] == [3, 4]
+        catalog.trim("job/a", before=100)
+        catalog.trim("job/none", before=100)
+        assert [entry.sequence for entry in catalog.entries("job/a")] == [4]
+        assert catalog.append("job/a", [b"5"], at=2, expected=4) == 5
+        assert len(catalog.entries("job/b")) == 4
+
     def test_racing_writers_lose_nothing(self, tmp_path: Path) -> None:
         """Several threads and catalogs append and put at once: every call counts exactly once."""
         n_threads, n_calls = 4, 15
