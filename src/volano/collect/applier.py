@@ -79,6 +79,8 @@ _OTHER_ANSWER: Final[Problem] = (
     "conflict", "", "the same decision id came before with another answer; the first stays"
 )  # fmt: skip
 _RECOVERED_AT_ONCE: Final = 64
+_SEALED_AT_ONCE: Final = 1_000
+"""Chunks that one transaction seals at most: it holds their values, where one that deletes holds keys."""
 
 
 class _Source(NamedTuple):
@@ -250,7 +252,7 @@ class Applier:
         for group in self._groups:
             yield from self._delete_expired(group, now, chunks_at_once)
             if self._history is not None:
-                yield from self._seal(group, now, chunks_at_once)
+                yield from self._seal(group, now, min(chunks_at_once, _SEALED_AT_ONCE))
 
     def _seal(self, group: GroupState, now: Instant, chunks_at_once: int) -> Iterator[int]:
         after = b""
