@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,29 +49,35 @@ class Spot(NamedTuple):
 
 
 class Fuse:
-    """Counts effects; kills the process at its spot.
+    """Counts effects; kills the process at the first of its spots that it comes to, and notes which in a file.
 
     Attributes:
         trace: the labels of all effects so far, in order.
     """
 
-    def __init__(self, phases: Phases, spot: Spot | None = None) -> None:
+    def __init__(self, phases: Phases, spots: Sequence[Spot] = (), note: Path | None = None) -> None:
         self.trace: list[str] = []
         self._phases = phases
-        self._spot = spot
+        self._spots = spots
+        self._note = note
 
     def burn(self, name: str, effect: Callable[[], Any]) -> Any:
         label = f"{self._phases.now}/{name}"
         self.trace.append(label)
-        spot = self._spot
-        dies = spot is not None and label == spot.label and self.trace.count(label) == spot.n
-        if dies and not spot.after:  # type: ignore[union-attr]
-            os.kill(os.getpid(), signal.SIGKILL)
+        spot = next((each for each in self._spots if each.label == label), None)
+        if spot is None or self.trace.count(label) != spot.n:
+            return effect()
+        if not spot.after:
+            self._die(label)
         try:
             return effect()
         finally:  # also after one that was refused: a manifest that stands already is a conflict
-            if dies:
-                os.kill(os.getpid(), signal.SIGKILL)
+            self._die(label)
+
+    def _die(self, label: str) -> None:
+        if self._note is not None:
+            self._note.write_text(label)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class FusedStores(Stores):
@@ -116,13 +122,17 @@ class FusedWorld(World):
         super().settle(number)
 
 
-def live(folder: Path, script: list[Item], spot: Spot | None = None) -> list[str]:
+def live(folder: Path, script: list[Item], spots: Sequence[Spot] = ()) -> list[str]:
     """Let the world happen from where it stands to its end; returns the labels of all effects.
+
+    Args:
+        spots: it dies at the first of them that it comes to, and notes its label in `died` beside the folder. Of some an
+            earlier process may have done all, so one is not waited for.
 
     However often a job is killed, it begins anew at once: a pause would change when its result takes effect.
     """
     phases = Phases()
-    fuse = Fuse(phases, spot)
+    fuse = Fuse(phases, spots, folder.parent / "died")
     with (
         pytest.MonkeyPatch.context() as patch,
         FusedWorld(folder, script, phases, fuse) as world,
