@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -98,15 +99,19 @@ class BatchReader:
             StateMismatchError: a chunk was written by another definition, or is the head of a hot one, which a
                 `TiledReader` reads.
         """
-        chunks = [chunk or b"" for chunk in found] if None in found else found
-        sizes = np.fromiter(map(len, chunks), np.int64, len(chunks))  # type: ignore[arg-type]
+        chunks: Sequence[Any] = found
+        try:
+            joined = b"".join(chunks)
+        except TypeError:  # some are not there; looking for them would cost more than the join
+            chunks = [chunk or b"" for chunk in found]
+            joined = b"".join(chunks)
+        sizes = np.fromiter(map(len, chunks), np.int64, len(chunks))
         ends = np.cumsum(sizes)[n_chunks - 1 :: n_chunks] >> 3
         asks = np.zeros((len(ends), 7), np.int64)
         asks[:, 1] = ends
         asks[1:, 0] = ends[:-1]
         asks[:, 2] = q
         asks[:, 3] = NEVER - 1
-        joined = b"".join(chunks)  # type: ignore[arg-type]
         out = np.empty((len(ends), self._reader.n_words), np.int64)
         done = self._read(
             np.frombuffer(joined, np.int64) if joined else self._no_heap,
@@ -120,4 +125,4 @@ class BatchReader:
         if done < 0:
             a, b = n_chunks * (-1 - done), n_chunks * -done
             raise self._reader.layout.mismatch(next(chunk for chunk in found[a:b] if chunk))
-        return FeatureColumns(self._reader, np.ascontiguousarray(out.T), joined)
+        return FeatureColumns(self._reader, out.T, joined)
