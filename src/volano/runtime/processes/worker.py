@@ -94,7 +94,11 @@ class Worker:
     @cached_property
     def fates(self) -> Fates:
         """For the one thread that follows how records end."""
-        return Fates(self.stores.journal_reader, self.stores.new_apply_log_reader())
+        return Fates(self.stores.journal_reader, self.stores.new_apply_log_reader(), self._visible)
+
+    def _visible(self) -> int:
+        with self.stores.online(self.applied.state).snapshot() as snapshot:
+            return snapshot.sequence
 
     def receipt(self, receipt_id: str) -> Receipt:
         """How an accepted event ended, as far as it has. Reads the lake: not for the hot path."""
