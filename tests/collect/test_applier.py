@@ -315,6 +315,28 @@ def applier_of(world: World, online) -> Applier:
     )
 
 
+def test_no_stamp_of_rest_passes_a_batch_that_was_logged_and_not_written(world):
+    online = Broken(world.online)
+    applier, follower = applier_of(world, online), applier_of(world, online)
+    applier.recover()
+    follower.recover()
+    before = applier.beat()
+    world.door.accept("sales", [sale("a", START)])
+    online.is_broken = True
+    with pytest.raises(StoreFullError):
+        applier.step()
+    for beat in (applier.beat, lambda: follower.beat(before + 1_000)):
+        with pytest.raises(StoreFullError):
+            beat()
+        with world.online.snapshot() as snapshot:
+            assert (snapshot.sequence, snapshot.stamp) == (0, before)
+    online.is_broken = False
+    now = follower.beat(before + 1_000)
+    with world.online.snapshot() as snapshot:
+        assert (snapshot.sequence, snapshot.stamp) == (1, now)
+    assert stamps(world)[-1] < now
+
+
 def test_a_batch_that_was_logged_and_not_written_keeps_its_stamps(world):
     online = Broken(world.online)
     applier = applier_of(world, online)

@@ -223,11 +223,14 @@ class Applier:
     def beat(self, stamp: Instant | None = None) -> Instant:
         """Say that everything accepted so far is visible: moves the stamp of online state, and nothing else.
 
-        An applier at rest would leave readers to think that features grow stale.
+        An applier at rest would leave readers to think that features grow stale. What is in the apply log and not in
+        online state, because a step failed in between, is brought there first: no stamp may pass it by.
 
         Args:
             stamp: of the applier that this one follows; a new one when None.
         """
+        if self._is_in_doubt or stamp is not None:
+            self.recover()
         stamp = self._ready().take(1)[0] if stamp is None else stamp
         self._online.write({}, (), stamp=stamp, sequence=0)
         return stamp

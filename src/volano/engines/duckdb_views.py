@@ -50,7 +50,10 @@ def ask_views(
         AuthorCodeError: the engine refuses the SQL; says where.
     """
     if _SHOW_TABLES.fullmatch(sql):  # DuckDB's own list would name what the views read as well
-        return pa.table({"name": pa.array(known, pa.string())}).slice(0, limit)
+        made = {name for _, name, _ in views} | {f"{schema}.{name}" for schema, name, _ in views}
+        return pa.table({"name": pa.array([name for name in known if name in made], pa.string())}).slice(
+            0, limit
+        )
     with tempfile.TemporaryDirectory(prefix="volano-sql-") as folder:
         settings = {**config, "enable_external_access": "false", "temp_directory": folder}
         with duckdb.connect(config=settings) as connection:

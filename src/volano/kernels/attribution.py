@@ -153,7 +153,7 @@ def attribute(
 
     >>> zeros = np.zeros(2, np.int64)
     >>> made = Decided(zeros, np.array([1, 2]), np.array([1, 2]), zeros)
-    >>> seen = Happened(zeros[:1], np.array([5]), np.full(1, NEVER))
+    >>> seen = Happened(zeros[:1], np.array([5]), np.full(1, 2**62))
     >>> attribute(made, seen, Credit(), horizon_us=10, keep=Keep.ALL).weight.tolist()
     [0.5, 0.5]
     >>> attribute(made, seen, Credit(Rule.LAST), horizon_us=10, keep=Keep.ALL).decided.tolist()

@@ -113,6 +113,7 @@ class _Work:
         if now - self._noted_at >= self._noted_every_us:
             self.session.note_failing()
             self._noted_at = now
+        self.n_applied = 1  # a step that fails leaves the process not at rest
         self.n_applied = self._applier.step()
         if self.n_applied and self._left is not None:
             self._left.recover()
@@ -180,11 +181,12 @@ class _Work:
             self._pruning = _Pruning(
                 self._pruning.at, applier.pruning(self._pruning.at, chunks_at_once=_PRUNED_AT_ONCE)
             )
+        # From here on this is done, whatever the disk refuses: it must not be done to what took over.
+        left, self.session, self._applier, self._revision = self._applier, session, applier, revision
         if applied.state != before.applied.state:
-            self._left, self._left_state = self._applier, before.applied.state
+            self._left, self._left_state = left, before.applied.state
             self._left_at = before.clock.elapsed_ns() // 1_000
-            self._left.recover()
-        self.session, self._applier, self._revision = session, applier, revision
+            left.recover()
 
     def _is_left(self) -> bool:
         """Whether no worker that lives serves by the state before any more."""
