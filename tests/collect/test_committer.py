@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from random import Random
 
 import msgspec
 import pytest
@@ -14,6 +15,10 @@ from volano.errors import StateMismatchError, StoreFullError
 from volano.plan.definitions import CompiledProject, CompiledService
 from volano.records.journal import DecisionMade, Operation, ShadowScored
 from volano.records.quarantine import Fate, Resolution
+from volano.stores.delta_lake import DeltaLake
+from volano.stores.file_apply_log import FileApplyLogReader
+from volano.stores.file_journal import FileJournalReader
+from volano.testing.disk import PowerLoss, SimulatedDisk
 from volano.values.instants import BEGINNING
 
 
@@ -226,3 +231,34 @@ def test_corrections_and_retractions_are_rows_of_their_own(world):
         ("retract", None),
     ]
     assert rows[2]["event_time"] is None
+
+
+def test_nothing_is_committed_that_a_loss_of_power_takes_from_the_apply_log(tmp_path):
+    """The committer runs between the write of a batch and its sync; then the power goes."""
+    disk = SimulatedDisk()
+    world = World(tmp_path, disk=disk)
+    world.applier.recover()
+    world.door.accept("sales", [sale(f"a{n}", START) for n in range(3)])
+    world.applier.step()
+    world.committer.step()
+    log = FileApplyLogReader(tmp_path / "apply_log", files=disk)
+    committed = []
+
+    def commit_at_once():
+        last = log.last()
+        if not committed and last is not None and last.sequence == 2:
+            committed.append(True)
+            reader = FileJournalReader(tmp_path / "journal", files=disk)
+            Committer(world.project, reader, log, DeltaLake(tmp_path / "lake")).step()
+            disk.crash_at = disk.n_effects + 1
+
+    disk.watch = commit_at_once
+    world.door.accept("sales", [sale(f"b{n}", START) for n in range(3)])
+    with pytest.raises(PowerLoss):
+        world.applier.step()
+    assert committed
+    world.online.close()
+    for seed in range(20):
+        left = FileApplyLogReader(tmp_path / "apply_log", files=disk.power_loss(Random(seed))).last()
+        assert left is not None
+        assert left.sequence == 2

@@ -130,6 +130,8 @@ class Committer:
         """
         last = self._apply_log.last()
         until = 0 if last is None else last.sequence
+        if after < until:
+            self._apply_log.sync()  # the lake must not hold what a loss of power takes from the log
         run: list[ApplyBatch] = []
         n_records = 0
         while after < until:

@@ -121,6 +121,8 @@ def _removed(source: str, field: Field) -> SchemaChange:
 def _retyped(source: str, old: Field, field: Field) -> SchemaChange:
     if WIDER.get(old.dtype) is field.dtype:
         what = f"{old.dtype} becomes {field.dtype}: producers of both go on; rows of the past are read as {field.dtype}"
+        if field.dtype is DType.FLOAT64:
+            what += ", which rounds whole numbers beyond 2^53"
         return SchemaChange(source, field.name, Evolution.WIDENING, what)
     return SchemaChange(
         source,

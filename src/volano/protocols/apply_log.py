@@ -18,6 +18,14 @@ class ApplyLogReader(Protocol):
         """At most `limit` batches with a sequence above `after`, in order; empty at the end."""
         ...
 
+    def sync(self) -> None:
+        """Make every batch that this reader has shown survive a loss of power, whoever wrote it.
+
+        A batch can be read before its writer has synced it. What is derived from it and kept for good must not outlive
+        it: another batch would get its sequence.
+        """
+        ...
+
 
 class ApplyLogWriter(ApplyLogReader, Protocol):
     """The applier's side; there is one writer."""

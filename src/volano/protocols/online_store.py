@@ -64,6 +64,10 @@ class OnlineWriter(OnlineReader, Protocol):
         """Make everything written so far survive a loss of power."""
         ...
 
+    def check_readers(self) -> int:
+        """Free what readers that were killed still hold; returns how many there were. Call it on a timer."""
+        ...
+
     def close(self) -> None:
         """Sync, and release everything. Twice is the same as once."""
         ...

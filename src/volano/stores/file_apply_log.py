@@ -42,6 +42,7 @@ class FileApplyLogReader:
         self._tip: tuple[str, int] = ("", 0)
         self._n_seen = 0
         self._newest: JournalEntry | None = None
+        self._synced: tuple[str, int] = ("", 0)
 
     def last(self) -> ApplyBatch | None:
         """The newest batch, or None; reads only what was appended since the last call."""
@@ -62,6 +63,19 @@ class FileApplyLogReader:
                     batches.append(_decode(entry))
             place = (entries[-1].segment, entries[-1].end)
         return batches
+
+    def sync(self) -> None:
+        """Make every batch that this reader has shown survive a loss of power, whoever wrote it."""
+        tip = self._tip
+        if tip == self._synced:
+            return
+        try:
+            for segment in self._segments.segments():
+                if self._synced[0] <= segment <= tip[0]:
+                    self._segments.sync(segment)
+        except OSError as error:
+            raise from_os_error(error, self._folder) from error
+        self._synced = tip
 
     def _catch_up(self) -> None:
         """Follow the log to its end."""

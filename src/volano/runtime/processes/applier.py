@@ -112,6 +112,7 @@ class _Work:
             self._looked_at = now
         if now - self._noted_at >= self._noted_every_us:
             self.session.note_failing()
+            self.session.stores.online(self.session.applied.state).check_readers()
             self._noted_at = now
         self.n_applied = 1  # a step that fails leaves the process not at rest
         self.n_applied = self._applier.step()

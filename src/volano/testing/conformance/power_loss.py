@@ -249,6 +249,27 @@ class ApplyLogPowerLossConformance:
 
         assert crash_everywhere(workload, check) > 12
 
+    def test_a_reader_can_sync_what_it_shows(self) -> None:
+        """After `sync` of a reader, what it has shown survives, though the writer has not synced it yet."""
+        disk = SimulatedDisk()
+        log, reader = self.open_writer(disk, **self.small_segments), self.open_reader(disk)
+        log.append(batch(1))
+        seen: list[int] = []
+
+        def look() -> None:
+            last = reader.last()
+            if not seen and last is not None and last.sequence == 2:
+                seen.append(2)
+                reader.sync()
+                disk.crash_at = disk.n_effects + 1
+
+        disk.watch = look
+        with pytest.raises(PowerLoss):
+            log.append(batch(2))
+        for seed in range(10):
+            left = self.open_reader(disk.power_loss(Random(seed))).last()
+            assert left == batch(2)
+
     def test_a_failed_append_is_whole_or_nothing(self) -> None:
         """Whichever effect fails: after reopening, the log goes on from a batch that it holds, and keeps it."""
         for code in (errno.EIO, errno.ENOSPC):
