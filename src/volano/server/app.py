@@ -318,6 +318,7 @@ class App:
         return [body], False
 
     def _lines(self, body: bytes) -> list[bytes]:
+        self._refuse_long(body.count(b"\n"))  # before they are taken apart: a line too many costs no memory
         found = [line for line in body.split(b"\n") if line.strip()]
         self._refuse_long(len(found))
         return found
