@@ -35,6 +35,7 @@ def test_a_table_that_fits_is_read(tmp_path):
         ("b,corner,1,2.5,,food,0,2026-02-01T10:00:00Z", "pieces", "'b'"),
         (",corner,1,2.5,1,food,0,2026-02-01T10:00:00Z", "sale_id", "'corner'"),
         ("b,corner,1,2.5,1,food,0,", "sold_at", "'b'"),
+        ("b,corner,1,2.5,1,food,0,10000-01-01T00:00:00Z", "sold_at", "'10000-01-01"),
     ],
 )
 def test_what_does_not_fit_is_named_with_a_sample(tmp_path, bad, column, shown):

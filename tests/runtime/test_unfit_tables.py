@@ -6,6 +6,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -14,7 +16,7 @@ from volano.errors import NotReadyError, PartlyAppliedError, RequestError
 from volano.project import Project
 from volano.runtime.clock import ReplayClock
 from volano.runtime.silence import Silence
-from volano.values.instants import HOUR_US, parse_instant, to_datetime
+from volano.values.instants import HOUR_US, YEAR_1, YEAR_10000, parse_instant, to_datetime
 
 START = parse_instant("2026-03-01")
 DEFINITIONS = """
@@ -345,3 +347,72 @@ def test_a_table_that_cannot_be_refreshed_stops_no_other(tmp_path):
         world.project.refresh()
     assert world.ids("infos") == ["a", "b", "c"]
     assert world.project.refresh("infos") == {"infos": "infos.csv is unchanged"}
+
+
+NO_NUMBERS = ["99999999999999999999", "-9223372036854775809", "9223372036854775808", "1_000", "\uff13"]
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+def test_a_text_that_is_no_whole_number_of_64_bits_is_set_aside_at_an_apply_and_at_a_refresh(tmp_path, text):
+    bad = f"c,{text},2026-02-02T00:00:00Z\nd,x,2026-02-02T00:00:00Z\n"
+    (tmp_path / "refreshed").mkdir()
+    (tmp_path / "applied").mkdir()
+    applied, refreshed = Shops(tmp_path / "applied", infos=INFOS + bad), Shops(tmp_path / "refreshed")
+    applied.project.apply()
+    refreshed.project.apply()
+    refreshed.write(infos=INFOS + bad)
+    refreshed.project.refresh("infos")
+    for world in (applied, refreshed):
+        assert world.ids("infos") == ["a", "b"]
+        rows = {row["event_id"]: row for row in world.quarantine() if row["source"] == "infos"}
+        assert {name: (row["reason"], row["field"]) for name, row in rows.items()} == {
+            "c": ("wrong_type", "size"),
+            "d": ("wrong_type", "size"),
+        }
+        assert text.encode() in rows["c"]["payload"]
+
+
+def write_visits(world: Shops, *times: int) -> None:
+    """Visits with event times of any size, v0 first."""
+    table = pa.table(
+        {
+            "visit_id": [f"v{at}" for at in range(len(times))],
+            "shop": ["a"] * len(times),
+            "minutes": [1.0] * len(times),
+            "came_at": pa.array(times, pa.timestamp("us", "UTC")),
+        }
+    )
+    pq.write_table(table, world.folder / "visits.parquet")
+
+
+def test_an_instant_outside_the_years_1_to_9999_is_set_aside_at_an_apply_and_at_a_refresh(tmp_path):
+    world = Shops(tmp_path)
+    world.write(sales=SALES + "s5,a,1.5,0001-01-01T00:00:00+05:00\n")
+    (tmp_path / "shops.py").write_text(DEFINITIONS.replace("visits.csv", "visits.parquet"))
+    write_visits(world, YEAR_1, YEAR_1 - 1, START - HOUR_US, YEAR_10000 - 1, YEAR_10000, 2**63 - 1)
+    world.project.apply()
+    assert world.ids("visits") == ["v0", "v2", "v3"]
+    assert world.ids("sales") == ["s1", "s3"]
+    rows = {row["event_id"]: row for row in world.quarantine()}
+    assert set(rows) == {"s2", "s4", "s5", "v1", "v4", "v5"}
+    assert (rows["v4"]["reason"], rows["v4"]["field"]) == ("wrong_type", "came_at")
+    assert b"10000-01-01" in rows["v4"]["payload"]
+    assert (rows["s5"]["reason"], rows["s5"]["field"]) == ("out_of_range", "sold_at")
+    write_visits(
+        world, YEAR_1, YEAR_1 - 1, START - HOUR_US, YEAR_10000 - 1, YEAR_10000, 2**63 - 1, YEAR_10000
+    )
+    for said in ("0 changes from visits.parquet", "visits.parquet is unchanged"):
+        assert world.project.refresh("visits")["visits"].startswith(said)
+    assert {row["event_id"] for row in world.quarantine()} == {*rows, "v6"}
+    assert world.ids("visits") == ["v0", "v2", "v3"]
+    assert world.project.reconcile().is_exact
+    assert all(finding.sound for finding in world.project.check())
+
+
+def test_a_column_with_no_instant_inside_the_years_1_to_9999_is_named_with_a_sample(tmp_path):
+    world = Shops(tmp_path)
+    (tmp_path / "shops.py").write_text(DEFINITIONS.replace("visits.csv", "visits.parquet"))
+    write_visits(world, YEAR_10000)
+    said = next(iter(world.refused().values()))
+    assert "'came_at'" in said
+    assert "10000-01-01" in said

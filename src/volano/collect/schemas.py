@@ -20,7 +20,7 @@ from volano.plan.definitions import CompiledSource
 from volano.records.journal import Operation
 from volano.values import json_floats
 from volano.values.event_ids import event_id
-from volano.values.instants import Instant
+from volano.values.instants import YEAR_1, YEAR_10000, Instant
 from volano.values.schema import DType, Field, Scalar
 
 Problem: TypeAlias = tuple[str, str, str]
@@ -49,8 +49,6 @@ _AT_THE_DOOR: Final[dict[DType, Any]] = _TYPES | {
 }
 _EXACT: Final = 2.0**53
 """Every whole number up to here is a float64."""
-_EARLIEST: Final = -62_135_596_800_000_000
-_END: Final = 253_402_300_800_000_000
 _JSON: Final = msgspec.json.Encoder()
 _CANONICAL: Final = msgspec.msgpack.Encoder()
 _AT: Final = re.compile(r" - at `\$\.?([^`]*)`")
@@ -284,7 +282,7 @@ class SourceSchema:
         for at in self._timestamps:
             name = self.names[at]
             moment = getattr(row, name)
-            if moment is not None and not _EARLIEST <= instant_of(moment) < _END:
+            if moment is not None and not YEAR_1 <= instant_of(moment) < YEAR_10000:
                 return "out_of_range", name, f"{moment.isoformat()} lies outside the years 1 to 9999 in UTC"
         raise AssertionError(f"{row} can be written")
 

@@ -16,9 +16,13 @@ from volano.errors import RequestError
 from volano.kernels.columns import combined
 from volano.plan.definitions import CompiledSource
 from volano.values.arrow import ARROW_TYPES
+from volano.values.instants import SECOND_US, YEAR_1, YEAR_10000, from_datetime
 from volano.values.schema import Field
 
 _SAMPLE: Final = 3
+_INT64: Final = range(-(2**63), 2**63)
+_CALENDAR: Final = range(YEAR_1, YEAR_10000)
+_UNITS_US: Final = {"s": SECOND_US, "ms": 1_000, "us": 1}
 
 
 class FittingRows:
@@ -59,7 +63,7 @@ class FittingRows:
         """The others as events: what could not be read is there as it stands in the table."""
         places = pa.array(np.flatnonzero(self._bad))
         events: list[dict[str, Any]] = self._typed.take(places).to_pylist()
-        raw = self._given.select(self._typed.column_names).take(places).to_pylist()
+        raw = _rows_of(self._given.select(self._typed.column_names).take(places))
         for event, place, given in zip(events, places.to_pylist(), raw, strict=True):
             event |= {name: given[name] for name, bad in self._wrong.items() if bad[place]}
         return events
@@ -71,8 +75,7 @@ class FittingRows:
     def sample(self, name: str) -> list[dict[str, Any]]:
         """The first rows, as they stand in the table, that do not fit for the sake of a column."""
         places = np.flatnonzero(self._wrong[name])[:_SAMPLE]
-        rows: list[dict[str, Any]] = self._given.take(pa.array(places)).to_pylist()
-        return rows
+        return _rows_of(self._given.take(pa.array(places)))
 
 
 class Fitness:
@@ -136,7 +139,7 @@ def fitting_rows(source: CompiledSource, table: pa.Table, address: str) -> Fitti
     """Which rows of an author's table fit the event.
 
     A row does not fit that lacks what is declared never to be null, where the text of a CSV file cannot be read as the
-    column's type, or where a number is too large for it.
+    column's type, where a number is too large for it, or where an instant lies outside the years 1 to 9999.
 
     Args:
         table: some of its rows; whether a column fits in any is for the caller to see (`Fitness`).
@@ -186,6 +189,9 @@ def _read(
     given = combined(table[name]) if name in table.column_names else None
     if given is not None and _holds_numbers(given.type) and _holds_numbers(wanted):
         return _of_numbers(given, wanted, table, name, where)
+    if given is not None and pa.types.is_timestamp(wanted) and (outside := _outside(given)).any():
+        inside = pc.if_else(pa.array(outside), pa.scalar(None, given.type), given)
+        return _declared(pa.table({name: inside}), name, wanted, where), outside
     if given is None or not is_text or pa.types.is_string(wanted) or not pa.types.is_string(given.type):
         return _one_nan(_declared(table, name, wanted, where)), np.zeros(table.num_rows, bool)
     coded = given.dictionary_encode()
@@ -216,6 +222,16 @@ def _of_numbers(
     return column, unread
 
 
+def _outside(given: pa.Array) -> NDArray[np.bool_]:
+    """Where the instants of a column lie outside the calendar. Nanoseconds reach from 1677 to 2262 and never do."""
+    if not pa.types.is_timestamp(given.type) or given.type.tz is None or given.type.unit == "ns":
+        return np.zeros(len(given), bool)
+    step = _UNITS_US[given.type.unit]
+    ticks = given.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    outside: NDArray[np.bool_] = (ticks < YEAR_1 // step) | (ticks >= YEAR_10000 // step)
+    return outside
+
+
 def _one_nan(column: pa.Array) -> pa.Array:
     """NaN in one form: what is equal must have equal bits wherever it lies."""
     if not pa.types.is_floating(column.type):
@@ -229,9 +245,11 @@ def _value_of(text: str, wanted: pa.DataType) -> Any:
     try:
         if pa.types.is_timestamp(wanted):
             instant = datetime.fromisoformat(text)
-            return None if instant.tzinfo is None else instant
+            return instant if instant.tzinfo is not None and from_datetime(instant) in _CALENDAR else None
+        if _holds_numbers(wanted) and ("_" in text or not text.isascii()):
+            return None  # Python reads 1_000 and the digits of every script
         if pa.types.is_integer(wanted):
-            return int(text)
+            return number if (number := int(text)) in _INT64 else None
         if pa.types.is_floating(wanted):
             return float(text)
         if pa.types.is_boolean(wanted):
@@ -254,6 +272,12 @@ def _declared(table: pa.Table, name: str, wanted: pa.DataType, where: str) -> pa
     if pa.types.is_dictionary(given):
         column = column.cast(given.value_type)
         given = column.type
+    if pa.types.is_timestamp(wanted) and (outside := _outside(column)).any():
+        raise RequestError(
+            f"Column {name!r} holds instants outside the years 1 to 9999.",
+            where=where,
+            mend=f"mend the table; such as {_cells(column.filter(pa.array(outside)).slice(0, _SAMPLE))}",
+        )
     if given == wanted:
         return column
     if pa.types.is_timestamp(wanted) and pa.types.is_timestamp(given) and given.tz is None:
@@ -286,12 +310,29 @@ def _declared(table: pa.Table, name: str, wanted: pa.DataType, where: str) -> pa
 def _misfits(column: pa.Array, wanted: pa.DataType) -> str:
     """The first values that are none of a type, with their rows; the first values when text hides only numbers."""
     found = []
-    for row, value in enumerate(column.to_pylist(), start=1):
+    for row, value in enumerate(_cells(column), start=1):
         if value is not None and not _reads_as(value, wanted):
             found.append(f"{value!r} in row {row}")
             if len(found) == _SAMPLE:
                 break
-    return ", ".join(found) or ", ".join(repr(value) for value in column.slice(0, _SAMPLE).to_pylist())
+    return ", ".join(found) or ", ".join(repr(value) for value in _cells(column.slice(0, _SAMPLE)))
+
+
+def _rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as they stand in an author's table."""
+    columns = [_cells(column) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _cells(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """The values of a column, as texts where some have no place in Python's calendar."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        if pa.types.is_timestamp(column.type) and column.type.tz is not None:
+            column = column.cast(pa.timestamp(column.type.unit, "UTC"))
+        values = column.cast(pa.string()).to_pylist()
+    return values
 
 
 def _reads_as(value: object, wanted: pa.DataType) -> bool:
@@ -310,7 +351,7 @@ def _reads_as(value: object, wanted: pa.DataType) -> bool:
 
 
 def _refuse_nulls(table: pa.Table, name: str, column: pa.Array, where: str) -> None:
-    rows = table.take(pc.indices_nonzero(column.is_null())).slice(0, _SAMPLE).to_pylist()
+    rows = _rows_of(table.take(pc.indices_nonzero(column.is_null())).slice(0, _SAMPLE))
     raise RequestError(
         f"Column {name!r} is null in {column.null_count} rows and is declared never to be.",
         where=where,

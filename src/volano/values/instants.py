@@ -21,6 +21,10 @@ NEVER: Final[Instant] = 2**63 - 1
 """Later than every instant: the `superseded_at` of a row that still stands."""
 BEGINNING: Final[Instant] = -(2**63) + 1
 """Earlier than every instant."""
+YEAR_1: Final[Instant] = -62_135_596_800_000_000
+"""What an author states lies from here on: the calendar of UTC has the years 1 to 9999."""
+YEAR_10000: Final[Instant] = 253_402_300_800_000_000
+"""And before this."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS_US: Final = {
