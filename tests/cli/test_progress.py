@@ -67,5 +67,13 @@ def test_on_a_terminal_only_work_over_a_second_leaves_a_line() -> None:
     assert "work of 0.5: " not in stream.getvalue()
 
 
+def test_a_warning_leaves_a_line_however_short_the_work_was() -> None:
+    stream = io.StringIO()
+    reporter = RichReporter(Console(file=stream, force_terminal=True, width=100), Stopwatch())
+    reporter.started("apply", 1)
+    reporter.finished("1 step\nnot checked: a view")
+    assert "1 step\nnot checked: a view" in stream.getvalue()
+
+
 def test_a_stream_that_is_no_terminal_gets_lines() -> None:
     assert isinstance(make_reporter(io.StringIO()), PlainReporter)

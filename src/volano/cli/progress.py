@@ -64,7 +64,7 @@ class PlainReporter:
 
 
 class RichReporter:
-    """Bars on a terminal, one a piece of work; a piece that took longer than a second leaves a line."""
+    """Bars on a terminal, one a piece of work; a piece that took longer than a second, or warns, leaves a line."""
 
     def __init__(self, console: Any, stopwatch: Callable[[], float] = time.perf_counter) -> None:
         self._console = console
@@ -89,7 +89,7 @@ class RichReporter:
         task, what, began = self._under_way.pop()
         took = self._stopwatch() - began
         self._progress.remove_task(task)
-        if took >= QUIET_FOR_S:
+        if took >= QUIET_FOR_S or "\n" in note:
             self._progress.console.print(
                 f"{what}: {took:.1f} s{f', {note}' if note else ''}", highlight=False
             )

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from volano.kernels.chunks import ChunkLayout, PackedRows
@@ -39,7 +40,7 @@ from volano.plan.state_index import (
     event_prefix,
 )
 from volano.plan.state_rows import StateRowMap, StateRows
-from volano.plan.statelessness import made_up_rows, spread
+from volano.plan.statelessness import made_up_rows, sample_places
 from volano.protocols.functions import Functions
 from volano.protocols.lake import LakeReader
 from volano.protocols.online_store import OnlineWriter
@@ -48,6 +49,7 @@ from volano.protocols.sql_engine import SqlEngine
 from volano.values.event_ids import row_id
 from volano.values.instants import Instant
 from volano.values.keys import EntityKey, canonical_keys, encode_key
+from volano.values.schema import DType
 
 _AT_ONCE: Final = 50_000
 _FEW: Final = 8
@@ -146,24 +148,34 @@ class Backfill:
             yield Part({**_pack(group, tiles, rows), **failed}, part, total, rows.num_rows)
             failed.clear()
 
-    def refuse_stateful(self, group: StateGroup, *, stamp: Instant | None = None) -> None:
+    def refuse_stateful(self, group: StateGroup, *, stamp: Instant | None = None) -> frozenset[str]:
         """Refuse a group whose projections compute a row from the rows beside it, as far as a sample shows.
 
-        The sample is spread over the newest rows that are read at once; made up from the schema where there are few.
+        The sample is of the newest rows that are read at once: of few keys, and spread. Where there are few rows, some
+        are made up from the schema as well.
+
+        Returns:
+            The views that could not be checked: their projections take no two rows of the samples.
 
         Raises:
             AuthorCodeError: names function, view, column and the row.
         """
         rows_of = self._rows.map_of(group)
         if not rows_of.is_projected:
-            return
+            return frozenset()
         span = self._facts.spans(group.source, self._rows_at_once, stamp=stamp)[-1]
         facts = self._standing(group.source, rows_of.needed, stamp, span.since, span.until)
-        if facts.num_rows >= _FEW:
-            facts = facts.take(pa.array(list(spread(facts.num_rows)), pa.int64()))
-            rows_of.refuse_stateful(self._rows.joined(rows_of, facts, stamp=stamp))
-        else:
-            rows_of.refuse_stateful(made_up_rows(rows_of.fields))
+        unchecked = frozenset(view.name for view in group.views if view.projection is not None)
+        if facts.num_rows < _FEW:
+            unchecked &= rows_of.refuse_stateful(made_up_rows(rows_of.fields, keys=group.key_columns))
+        if facts.num_rows:
+            # In their order in time, so that the rows of a key lie close together.
+            order = pc.sort_indices(facts, sort_keys=[("event_time", "ascending"), ("event_id", "ascending")])
+            groupings = _groupings(rows_of)
+            keys = facts.select(list(dict.fromkeys(chain.from_iterable(groupings)))).take(order)
+            sample = facts.take(order.take(pa.array(sample_places(keys, groupings), pa.int64())))
+            unchecked &= rows_of.refuse_stateful(self._rows.joined(rows_of, sample, stamp=stamp))
+        return unchecked
 
     def index(
         self, source: str, *, stamp: Instant | None = None, n_parts: int = 16, after: int = 0
@@ -255,6 +267,16 @@ class Backfill:
         )
         highest = rows.filter(rows["superseded_at"].is_null())
         return highest, standing(highest.filter(highest["event_time"].is_valid()))
+
+
+def _groupings(rows_of: StateRowMap) -> list[list[str]]:
+    """Columns by which rows of a source share a key: those of the entity; each that may be one where it is computed."""
+    fields = rows_of.source.schema.fields
+    keys = list(rows_of.group.key_columns)
+    if {field.name for field in fields}.issuperset(keys):
+        return [keys]
+    of_keys = [field.name for field in fields if field.dtype in (DType.STRING, DType.INT64)]
+    return [[name] for name in of_keys if (name,) != rows_of.source.id_columns]
 
 
 def write_parts(

@@ -21,6 +21,7 @@ from volano.plan.statelessness import find_difference
 from volano.values.arrow import ARROW_TYPES
 from volano.values.schema import DType, Field
 
+_TO_COMPARE: Final = 2
 _FIRST: Final = -(2**63)
 """Where a null sorts among the values of an `order_by` column."""
 
@@ -154,21 +155,24 @@ class StateRowMap:
         wanted = {field.name: ARROW_TYPES[field.dtype] for field in projection.columns.fields}
         return wanted | dict(zip(view.key_columns, self._key_types, strict=True))
 
-    def refuse_stateful(self, rows: pa.Table) -> None:
+    def refuse_stateful(self, rows: pa.Table) -> frozenset[str]:
         """Refuse a projection that computes a row from the rows beside it, as far as a sample shows.
 
         Args:
             rows: a sample, with the columns that `map` takes.
 
+        Returns:
+            The views of which nothing is shown: their projections fail on every row of the sample, or on all but one.
+
         Raises:
             AuthorCodeError: names function, view, column and the row.
         """
+        unchecked: set[str] = set()
         for view in self._projected:
             projection = view.projection
             assert projection is not None
-            found = find_difference(
-                rows, self._computation(projection, view.name), self._wanted(view, projection), view=view.name
-            )
+            compute, wanted = self._computation(projection, view.name), self._wanted(view, projection)
+            found = find_difference(rows, compute, wanted, view=view.name)
             if found is not None:
                 code = projection.code
                 named = "The SQL" if code is None else f"Function {code.module}.{code.qualname}"
@@ -180,6 +184,9 @@ class StateRowMap:
                     mend="compute every row by itself; sums, means and earlier rows are features over a window; "
                     f"rows that show it: {sample}",
                 )
+            if rows.num_rows - len(project(rows, compute, wanted, view=view.name).failed) < _TO_COMPARE:
+                unchecked.add(view.name)
+        return frozenset(unchecked)
 
     def _computation(self, projection: Projection, view: str) -> Callable[[pa.Table], pa.Table]:
         if projection.sql is not None:

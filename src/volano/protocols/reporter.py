@@ -17,5 +17,5 @@ class Reporter(Protocol):
         ...
 
     def finished(self, note: str = "") -> None:
-        """The piece of work is done."""
+        """The piece of work is done; lines of `note` behind its first are warnings, shown however short it was."""
         ...

@@ -12,7 +12,7 @@ A projection that computes rows from other rows ends the apply: what it computes
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, assert_never
 
 import msgspec
@@ -131,6 +131,7 @@ class Application:
         self._also = tuple(also)
         self._position: Position | None = None
         self._failures: dict[Step, VolanoError] = {}
+        self._unchecked: set[str] = set()
         self.is_stale = False
         """Whether a step failed in an earlier run of this attempt and was not tried again: plan again for it."""
 
@@ -169,7 +170,7 @@ class Application:
         self._sweep(applied)
         note_applied(self._stores.catalog, applied)
         n_done = len(self._plan.steps) - len(self._failures)
-        self._reporter.finished(f"{n_done} steps")
+        self._reporter.finished(f"{n_done} steps{_warning(self._unchecked)}")
         if self._failures:
             self._remember(_Note(_END, "End"))
             failures = tuple((explain_step(step), error) for step, error in self._failures.items())
@@ -310,7 +311,7 @@ class Application:
             work = Backfill(project, groups, facts, self._stores.sql, functions, scratch=scratch)
 
             if self._registers:  # what was in force before must come back whatever it computes
-                work.refuse_stateful(group, stamp=stamp)
+                self._unchecked |= work.refuse_stateful(group, stamp=stamp)
 
             def parts(after: int) -> Iterator[Part]:
                 return work.chunks(group, stamp=stamp, after=after)
@@ -443,3 +444,13 @@ class Application:
         for folder in (self._stores.data / "online").glob("*"):
             if folder.name != applied.state and not FolderLock(folder / "writer.lock").is_held():
                 shutil.rmtree(folder)
+
+
+def _warning(unchecked: Collection[str]) -> str:
+    """A line on views whose projections take no two rows that there are, nor rows that are made up."""
+    if not unchecked:
+        return ""
+    return (
+        f"\nnot checked: whether the projections of {', '.join(sorted(unchecked))} compute each row by itself. "
+        "They fail on the rows that there are and on made-up ones; test them on rows of your own"
+    )
