@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from tests.collect.world import CARD, DEAR, PRICES, SHOP, START, World, project, sale
+from volano.collect import schemas
 from volano.collect.applier import Applier
 from volano.errors import StateMismatchError, StoreFullError
 from volano.organize.backfill import Backfill
@@ -19,6 +20,7 @@ from volano.records.journal import DecisionMade, Operation, ShadowScored
 from volano.runtime.failing import failing_views
 from volano.stores.lmdb_online_store import LmdbOnlineStore
 from volano.values.instants import DAY_US, HOUR_US
+from volano.values.schema import DType
 
 DECISION = DecisionMade(
     "d1",
@@ -147,6 +149,30 @@ def test_a_null_key_touches_no_state_of_that_entity(world):
     world.applier.step()
     assert rows(world) == []
     assert len(rows(world, "card")) == 1
+
+
+@pytest.mark.parametrize("n_chars", [65_530, 65_531])
+def test_a_log_with_a_key_that_is_too_long_goes_on_and_the_key_counts_as_none(tmp_path, monkeypatch, n_chars):
+    """The door did not bound keys once; of 65,531 characters they have a byte too many."""
+    monkeypatch.setitem(schemas._KEYS, DType.STRING, str)
+    with World(tmp_path) as world:
+        world.door.accept("sales", [sale("a", START, shop="x" * n_chars), sale("b", START)])
+        world.applier.step()
+        assert fates(world) == ["stored"] * 2
+        assert len(rows(world)) == (2 if n_chars == 65_530 else 1)
+        assert len(rows(world, "card")) == 2
+        world.committer.step()
+        facts = Facts(world.project, world.lake, world.sql, {})
+        backfill = Backfill(world.project, world.groups, facts, world.sql, world.functions)
+        built = {}
+        for group in world.groups:
+            for part in backfill.chunks(group):
+                built |= part.puts
+        prefixes = tuple(group.prefix for group in world.groups)
+        assert built == {key: value for key, value in state(world).items() if key.startswith(prefixes)}
+        world.door.accept("sales", [sale("a", START)], operation=Operation.CORRECT, revision=1)
+        world.applier.step()
+        assert len(rows(world)) == 2
 
 
 def test_a_projection_that_raises_leaves_its_columns_null_and_is_reported(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.collect.world import START, World, project, sale
+from tests.collect.world import SHOP, START, World, project, sale
 from volano.errors import RequestError, UnknownNameError
 from volano.plan.definitions import CompiledProject
 from volano.records.journal import EventReceived, Operation, decode_record
@@ -64,6 +64,8 @@ def test_bytes_are_kept_as_they_were_sent(world):
         ({"sold_at": datetime(2026, 3, 1, 0, 5, 1, tzinfo=UTC)}, "future_event_time", "sold_at"),
         ({"kind": "\ud800"}, "malformed", ""),
         ({"kind": object()}, "wrong_type", "kind"),
+        ({"shop": "x" * 1_001}, "too_long", "shop"),
+        ({"shop": "x" * 70_000}, "too_long", "shop"),
     ],
 )
 def test_what_does_not_fit_is_quarantined_with_the_field(world, change, code, field):
@@ -72,6 +74,22 @@ def test_what_does_not_fit_is_quarantined_with_the_field(world, change, code, fi
     assert receipts[1].problem is not None
     assert receipts[1].problem[:2] == (code, field)
     assert [record.problem for record in journaled(world)] == [None, receipts[1].problem, None]
+
+
+def test_a_key_has_a_thousand_characters_whether_it_is_marked_or_named_by_a_view_or_a_join(tmp_path):
+    definition = project(views=(msgspec.structs.replace(SHOP, key_columns=("kind",)),))
+    fits = sale("a", START, shop="ü" * 1_000, kind="ü" * 1_000)
+    events = [fits, *(sale(name, START, **{name: "x" * 1_001}) for name in ("shop", "kind"))]
+    with World(tmp_path, definition) as world:
+        for sent in (events, list(map(msgspec.json.encode, events))):
+            receipts = world.door.accept("sales", sent)
+            assert [each.problem and each.problem[:2] for each in receipts] == [
+                None,
+                ("too_long", "shop"),
+                ("too_long", "kind"),
+            ]
+            assert receipts[1].problem[2] == "'shop' is longer than 1,000 characters or items"
+        assert world.door.accept("sales", [sale("b", START, kind="x")] * 9)[0].problem is None
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf, -math.inf])
@@ -179,6 +197,7 @@ _GOOD = st.builds(
 _BAD = st.sampled_from(
     [b"{", b"[]", b"", b"null", b'{"sale_id":"a"}', b'{"sale_id":"a","pieces":1,"till":0,"sold_at":null}']
     + [msgspec.json.encode(sale("a", START) | {"colour": "red"})]
+    + [msgspec.json.encode(sale("a", START) | {"shop": "x" * 1_001})]
     + [
         msgspec.json.encode(sale("a", START) | {"sold_at": at})
         for at in ("2027-01-01T00:00:00Z", "0001-01-01T00:00:00+05:00")

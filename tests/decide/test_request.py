@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.collect.world import project
 from volano.decide.request import RequestReader
 from volano.errors import RequestError
 from volano.plan.definitions import CompiledRequest
@@ -58,6 +59,19 @@ def test_a_zone_names_the_same_instant() -> None:
     assert READER.read({**GOOD, "sched_dep": "2013-03-01T13:00:00+01:00"}) == READER.read(GOOD)
 
 
+def test_a_field_that_a_feature_takes_its_key_from_is_bounded_and_no_other_text_is() -> None:
+    long = {**GOOD, "tailnum": "ü" * 1_000, "flight_id": "x" * 70_000}
+    assert READER.read(long)["flight_id"] == "x" * 70_000
+    keyed = RequestReader(READER.request, decision="get_delay_risk", keys=("flight_id", "distance"))
+    with pytest.raises(RequestError, match="Field 'flight_id' is longer than 1,000 characters"):
+        keyed.read(msgspec.json.encode(long))
+
+
+def test_the_keys_of_a_request_are_those_of_its_models_and_of_what_they_compute_on_demand() -> None:
+    assert project().key_fields("Ask") == {"shop", "card"}
+    assert project().key_columns("sales") == {"shop", "card"}
+
+
 def test_a_whole_number_is_a_number() -> None:
     assert READER.read({**GOOD, "load": 3})["load"] == 3.0
 
@@ -83,6 +97,11 @@ def test_a_whole_number_is_a_number() -> None:
         ),
         ({"load": math.nan}, "Field 'load' is nan", "send null"),
         ({"night": 1}, "Field 'night' is not valid", "true or false, or null"),
+        (
+            {"tailnum": "x" * 1_001},
+            "Field 'tailnum' is longer than 1,000 characters, and it holds an entity's key.",
+            "by which events know the entity: 'tailnum' as text, or null",
+        ),
     ],
 )
 def test_a_wrong_field_is_named_with_its_mend(change: dict[str, Any], what: str, mend: str) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.collect.world import START, World, project
+from volano.collect.schemas import Misfit, SourceSchema
 from volano.errors import RequestError, StoreError
+from volano.organize.declared import Fitness, fitting_rows
 from volano.organize.facts import Facts
 from volano.records.handover import HandOver
+from volano.records.journal import Operation
 
 HEAD = "sale_id,shop,card,amount,pieces,kind,till,sold_at"
 GOOD = "a,corner,1,2.5,1,food,0,2026-02-01T10:00:00Z"
@@ -60,3 +63,21 @@ def test_a_row_without_a_key_is_a_fact_and_touches_no_entity(tmp_path):
 def test_a_table_that_is_not_there_is_named(tmp_path):
     with World(tmp_path, project(table="sales.csv")) as world, pytest.raises(StoreError, match=r"sales\.csv"):
         world.sql.snapshot("sales.csv")
+
+
+def test_a_row_whose_key_is_too_long_is_set_aside_as_the_door_does_and_shown_short(tmp_path):
+    lines = (GOOD, GOOD.replace("corner", "ü" * 1_000), GOOD.replace("corner", "x" * 70_000))
+    (tmp_path / "sales.csv").write_text("\n".join((HEAD, *lines)) + "\n", encoding="utf-8")
+    with World(tmp_path, project(table="sales.csv")) as world:
+        source = world.project.sources["sales"]
+        fitting = fitting_rows(source, world.sql.read_table("sales.csv"), "sales.csv")
+    assert (fitting.n_misfits, fitting.n_wrong) == (1, {"shop": 1})
+    assert [len(shop) for shop in fitting.rows["shop"].to_pylist()] == [6, 1_000]
+    (event,) = fitting.misfits()
+    assert event["shop"] == "x" * 70_000
+    with pytest.raises(Misfit) as caught:
+        SourceSchema(source).fit(event, Operation.INSERT)
+    assert caught.value.problem[:2] == ("too_long", "shop")
+    seen = Fitness(source, "sales.csv")
+    seen.see(fitting)
+    assert len(seen.say()) < 1_000

@@ -13,6 +13,7 @@ import pytest
 from tests.collect.world import START, World
 from tests.organize.histories import point_in_time
 from tests.organize.joined import compiled, draw_sale, draw_shop, live, push
+from volano.collect import schemas
 from volano.errors import RequestError, StateMismatchError, StoreError
 from volano.kernels import oracle
 from volano.organize.audit import audit
@@ -24,6 +25,7 @@ from volano.records.journal import Operation
 from volano.values.arrow import ARROW_TYPES
 from volano.values.event_ids import row_id
 from volano.values.instants import HOUR_US, MINUTE_US, NEVER, from_datetime, to_datetime
+from volano.values.schema import DType
 
 
 def audited(world: World, handovers: Any = None) -> Any:
@@ -287,6 +289,32 @@ def test_what_the_dimension_says_later_changes_no_event_until_it_is_corrected(tm
         world.door.accept("sales", [sale_row("e2", START + 20)], operation=Operation.CORRECT, revision=1)
         world.applier.step()
         assert rents(world) == {"e1": 2.0, "e2": None, "e3": 2.0}
+
+
+def test_a_joined_key_that_is_too_long_is_none_online_and_offline(tmp_path, monkeypatch):
+    monkeypatch.setitem(schemas._KEYS, DType.STRING, str)
+    with World(tmp_path, compiled(tmp_path)) as world:
+        world.clock.advance_to(START + HOUR_US)
+        long = "x" * 70_000
+        world.door.accept("shops", [shop_row(START, region=long), shop_row(START, shop="b")])
+        world.door.accept(
+            "limits", [{"limit_id": 1, "bank": long, "number": 1, "cap": 0.5, "set_at": to_datetime(START)}]
+        )
+        sales = [
+            sale_row(name, START + 10, shop=shop) for name, shop in (("e1", "a"), ("e2", "b"), ("e3", long))
+        ]
+        world.door.accept("sales", [*sales, sale_row("e4", START + 10, bank=long, number=1)])
+        world.applier.step()
+        assert rents(world) == {"e1": 1.0, "e2": 1.0}
+        world.committer.step()
+        facts = Facts(world.project, world.lake, world.sql, {})
+        backfill = Backfill(world.project, world.groups, facts, world.sql, world.functions)
+        built: dict[bytes, bytes] = {}
+        for group in world.groups:
+            for part in backfill.chunks(group):
+                built |= part.puts
+        prefixes = tuple(group.prefix for group in world.groups)
+        assert built == {key: value for key, value in chunks_of(world).items() if key.startswith(prefixes)}
 
 
 def test_an_end_cannot_be_pushed(tmp_path):

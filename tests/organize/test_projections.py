@@ -216,6 +216,30 @@ def test_online_offline_and_rebuild_agree_on_any_number_of_rows_that_fail(tmp_pa
         assert rebuilt(world) == stored(world)
 
 
+LONG = "CASE WHEN pieces > 1 THEN repeat('ü', 16384 * pieces) ELSE shop END"
+"""Of two pieces on it takes more than 65,535 bytes."""
+
+
+def test_a_key_that_a_projection_computes_too_long_is_none_online_offline_and_in_a_rebuild(tmp_path):
+    sql = f"SELECT * REPLACE ({LONG} AS shop), amount / pieces AS price, amount > 50 AS dear FROM source"
+    definition, service = around(
+        msgspec.structs.replace(DEAR, projection=Projection(DEAR.projection.columns, sql=sql))
+    )
+    definition = msgspec.structs.replace(definition, views={"Dear": definition.views["Dear"]})
+    inputs = tuple(view_input(definition.views["Dear"], one.name) for one in DEAR.features)
+    service = CompiledService("risk", "Ask", inputs)
+    with World(tmp_path, definition) as world:
+        world.clock.advance_to(START + HOUR_US)
+        rows = [sale(f"s{n}", START + n, pieces=1 + n % 3, amount=60.0 + n) for n in range(12)]
+        world.door.accept("sales", rows)
+        world.applier.step()
+        world.committer.step()
+        served = read_online(world, service)
+        assert (served["Dear__n_dear"], failed(world)) == (4, [])
+        assert read_offline(world, service) == served
+        assert rebuilt(world) == stored(world)
+
+
 def failed(world: World) -> list[FailedRow]:
     """The rows that stand as failed beside online state."""
     with world.online.snapshot() as snapshot:

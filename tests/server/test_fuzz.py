@@ -25,7 +25,15 @@ scalars: st.SearchStrategy[Any] = (
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from(
-        ["NaN", "\ud800", "2026-13-45T00:00:00Z", "0001-01-01T00:00:00+14:00", "x" * 1_200, "1e999"]
+        [
+            "NaN",
+            "\ud800",
+            "2026-13-45T00:00:00Z",
+            "0001-01-01T00:00:00+14:00",
+            "x" * 1_200,
+            "x" * 70_000,
+            "1e999",
+        ]
     )
 )
 anything = st.recursive(
@@ -165,6 +173,13 @@ def test_what_is_too_long_is_told_so(served: tuple[Asker, Project]) -> None:
     ask = http.ask("POST", f"/v1/observe/{SOURCE}", order(1, order_id="x" * 1_001))
     told = _LOOP.run_until_complete(ask).body
     assert (told["status"], told["code"], told["field"]) == ("quarantined", "too_long", "order_id")
+    ask = http.ask("POST", f"/v1/observe/{SOURCE}", order(1, customer_id="x" * 70_000))
+    told = _LOOP.run_until_complete(ask).body
+    assert (told["status"], told["code"], told["field"]) == ("quarantined", "too_long", "customer_id")
+    asked = http.ask("POST", f"/v1/decide/{DECISION}", checkout(1, customer="x" * 70_000))
+    answer = _LOOP.run_until_complete(asked)
+    assert (answer.status, answer.body["type"]) == (400, "urn:volano:error:invalid_input")
+    assert "'customer_id' is longer than 1,000 characters" in answer.body["detail"]
     big = msgspec.json.encode(order(1, customer_id="y" * (1 << 20)))[:-1] + b" " * 10
     answer = _LOOP.run_until_complete(http.ask("POST", f"/v1/observe/{SOURCE}", big))
     assert (answer.status, answer.body["type"]) == (413, "urn:volano:error:too_large")

@@ -60,7 +60,10 @@ class Door:
         future_tolerance_us: int = 5 * MINUTE_US,
     ) -> None:
         self._namespace = project.namespace
-        self._schemas = {source.name: SourceSchema(source) for source in collected_sources(project).values()}
+        self._schemas = {
+            name: SourceSchema(source, project.key_columns(name))
+            for name, source in collected_sources(project).items()
+        }
         self._decisions = frozenset(project.decisions)
         self._journal = journal
         self._clock = clock

@@ -7,7 +7,7 @@ also be left out, so that old producers keep working.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Any, Final, NamedTuple, TypeAlias
@@ -21,6 +21,7 @@ from volano.records.journal import Operation
 from volano.values import json_floats
 from volano.values.event_ids import event_id
 from volano.values.instants import YEAR_1, YEAR_10000, Instant
+from volano.values.keys import MOST_KEY_TEXT
 from volano.values.schema import DType, Field, Scalar
 
 Problem: TypeAlias = tuple[str, str, str]
@@ -47,11 +48,14 @@ _AT_THE_DOOR: Final[dict[DType, Any]] = _TYPES | {
     DType.LIST_INT64: Annotated[list[int], _BOUNDED],
     DType.LIST_STRING: Annotated[list[Annotated[str, _BOUNDED]], _BOUNDED],
 }
+_KEYS: Final = _AT_THE_DOOR | {DType.STRING: Annotated[str, msgspec.Meta(max_length=MOST_KEY_TEXT)]}
+"""The types of columns that hold an entity's key: state is kept under it."""
 _EXACT: Final = 2.0**53
 """Every whole number up to here is a float64."""
 _JSON: Final = msgspec.json.Encoder()
 _CANONICAL: Final = msgspec.msgpack.Encoder()
 _AT: Final = re.compile(r" - at `\$\.?([^`]*)`")
+_MOST: Final = re.compile(r"of length <= (\d+)")
 _NAMED: Final = re.compile(r"field `([^`]*)`")
 
 
@@ -86,17 +90,24 @@ class SourceSchema:
     """Decodes and checks the events of one source.
 
     A retraction has to carry only the id columns. Without an event time it is never too late.
+
+    Args:
+        keys: columns that hold an entity's key, beside those that are marked so.
     """
 
-    def __init__(self, source: CompiledSource) -> None:
+    def __init__(self, source: CompiledSource, keys: Collection[str] = ()) -> None:
         self.source = source
         self.names = source.schema.names
         # By name: what is hashed must not depend on the order in which somebody declares fields.
         by_name = sorted(source.schema.fields, key=lambda field: field.name)
-        full = _struct(source.name, [_field(field, _AT_THE_DOOR) for field in by_name])
+        kinds = [
+            (field, _KEYS if field.entity is not None or field.name in keys else _AT_THE_DOOR)
+            for field in by_name
+        ]
+        full = _struct(source.name, [_field(field, types) for field, types in kinds])
         slim = _struct(
             source.name,
-            [_field(field, _AT_THE_DOOR, required=field.name in source.id_columns) for field in by_name],
+            [_field(field, types, required=field.name in source.id_columns) for field, types in kinds],
         )
         self._widened = source.widened
         self._types = {operation: full for operation in Operation} | {
@@ -318,8 +329,8 @@ def _problem(message: str) -> Problem:
         field, text = found[1], message
     else:
         field, text = "", message
-    if "of length <=" in text:
-        return "too_long", field, f"{field!r} is longer than {MOST_TEXT:,} characters or items"
+    if (most := _MOST.search(text)) is not None:
+        return "too_long", field, f"{field!r} is longer than {int(most[1]):,} characters or items"
     if "missing required" in text:
         return "missing_field", field, f"the field {field!r} is missing"
     if "unknown field" in text:

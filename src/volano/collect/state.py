@@ -123,7 +123,7 @@ class GroupState:
     def pack(
         self, arrivals: Sequence[Arrival], columns: Sequence[Cells], failures: list[ViewFailure]
     ) -> tuple[PackedRows, list[bytes | None]]:
-        """Arrivals as packed rows, with the heads of their online keys; None where a part of the key is null.
+        """Arrivals as packed rows, with the heads of their online keys; None where there is no key.
 
         Args:
             columns: the cells of the arrivals, column by column.
@@ -139,14 +139,14 @@ class GroupState:
         heads = canonical_keys(parts, encode=self.head, known=self._heads)
         return self._packer.pack(arrivals, orders, values), heads
 
-    def head(self, key: EntityKey) -> bytes:
-        """What the online keys of an entity key begin with."""
+    def head(self, key: EntityKey) -> bytes | None:
+        """What the online keys of an entity key begin with; None where it is too long to be one."""
         return key_head(self.group, encode_key(key))
 
     # Of one row, where no projection computes its columns:
 
     def head_of(self, arrival: Arrival) -> bytes | None:
-        """The head of a row's online key; None when a part of the key is null."""
+        """The head of a row's online key; None when a part of the key is null, or it is too long."""
         parts = tuple([arrival.cells[at] for at in self._key_at])
         return None if None in parts else self.head(parts)  # type: ignore[arg-type]
 

@@ -46,7 +46,8 @@ class ElsewhereReader:
         self._definition = project.decision(decision)
         self._bundle = bundle
         self._tolerance_us = future_tolerance_us
-        self._reader = RequestReader(project.requests[self._definition.request], decision=decision)
+        request = project.requests[self._definition.request]
+        self._reader = RequestReader(request, decision=decision, keys=project.key_fields(request.name))
         self._where = f"decision {decision}"
 
     def read(self, logged: DecisionElsewhere | bytes, *, now: Instant) -> DecisionMade:

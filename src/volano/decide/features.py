@@ -36,7 +36,7 @@ from volano.protocols.online_store import OnlineReader, OnlineSnapshot
 from volano.values.arrow import ARROW_TYPES
 from volano.values.event_ids import ROW_ID_BYTES, event_id, row_id
 from volano.values.instants import BEGINNING, Instant, floor_to
-from volano.values.keys import encode_key
+from volano.values.keys import MOST_KEY_BYTES, encode_key
 from volano.values.schema import DType, Scalar
 
 _SIGN: Final = 2**63
@@ -302,7 +302,7 @@ class _Lookup:
         return self._own_event is not None
 
     def add_keys(self, request: Mapping[str, Scalar], q: Instant, keys: list[bytes]) -> int:
-        """Append the online keys that the windows at q touch, none when a part of the entity's key is null.
+        """Append the online keys that the windows at q touch, none without a key: a part is null, or it is too long.
 
         Returns:
             How many keys there are then.
@@ -314,6 +314,8 @@ class _Lookup:
             parts = tuple([request[field] for field in self._fields])
         if None not in parts:
             key = encode_key(parts)
+            if len(key) > MOST_KEY_BYTES:
+                return len(keys)
             head = self._head + len(key).to_bytes(2, "big") + key
             for number in self._numbers.at(q):
                 keys.append(head + number)

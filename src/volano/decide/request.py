@@ -6,7 +6,7 @@ The schema is compiled once into one msgspec type, so checking costs less than b
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from math import isfinite
@@ -17,9 +17,11 @@ import msgspec
 from volano.errors import RequestError
 from volano.plan.definitions import CompiledRequest
 from volano.values.instants import from_datetime
+from volano.values.keys import MOST_KEY_TEXT
 from volano.values.schema import DType, Field, Scalar
 
 _INT64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_KEY: TypeAlias = Annotated[str, msgspec.Meta(max_length=MOST_KEY_TEXT)]
 _AWARE: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 _EARLIEST: Final = from_datetime(datetime.min.replace(tzinfo=UTC))
 _LATEST: Final = from_datetime(datetime.max.replace(tzinfo=UTC))
@@ -33,6 +35,7 @@ class RequestReader:
     Args:
         request: the declared schema.
         decision: whose request it is; named in every error.
+        keys: fields that hold an entity's key, beside those that are marked so.
 
     >>> from volano.values.schema import Schema
     >>> departure = CompiledRequest("Departure", Schema((Field("flight_id", DType.STRING),)))
@@ -40,13 +43,18 @@ class RequestReader:
     {'flight_id': 'UA1'}
     """
 
-    def __init__(self, request: CompiledRequest, *, decision: str) -> None:
+    def __init__(self, request: CompiledRequest, *, decision: str, keys: Collection[str] = ()) -> None:
         self.request = request
         self._where = f"request {request.name} of decision {decision}"
         fields = request.schema.fields
         self._timestamps = tuple(field.name for field in fields if field.dtype is DType.TIMESTAMP)
         self._floats = tuple(field.name for field in fields if field.dtype is DType.FLOAT64)
-        self._type = _struct_of(request)
+        bounded = frozenset(
+            field.name
+            for field in fields
+            if field.dtype is DType.STRING and (field.entity is not None or field.name in keys)
+        )
+        self._type = _struct_of(request, bounded)
         self._json = msgspec.json.Decoder(self._type)
 
     def read(self, request: Mapping[str, Any] | bytes) -> dict[str, Scalar]:
@@ -58,8 +66,8 @@ class RequestReader:
                 JSON.
 
         Raises:
-            RequestError: it is no object, a field is missing, unknown or of another type, or a datetime has
-                no zone.
+            RequestError: it is no object, a field is missing, unknown or of another type, a datetime has no zone, or
+                a key is too long.
         """
         try:
             if isinstance(request, bytes):
@@ -95,6 +103,11 @@ class RequestReader:
             return self._unknown(name) if kind == "contains unknown" else self._missing(name)
         if (at := _AT_FIELD.match(text)) is not None:
             wrong, name, _ = at.groups()
+            if "of length <=" in wrong:
+                return self._error(
+                    f"Field {name!r} is longer than {MOST_KEY_TEXT:,} characters, and it holds an entity's key.",
+                    mend=f"send the key by which events know the entity: {self._wanted(name)}",
+                )
             return self._error(
                 f"Field {name!r} is not valid: {wrong.replace('`', '')}.", mend=f"send {self._wanted(name)}"
             )
@@ -122,11 +135,11 @@ class RequestReader:
         return f"{name!r} as {_describe(field.dtype)}{', or null' if field.nullable else ''}"
 
 
-def _struct_of(request: CompiledRequest) -> type[msgspec.Struct]:
+def _struct_of(request: CompiledRequest, keys: Collection[str]) -> type[msgspec.Struct]:
     """The msgspec type of a schema: unknown fields forbidden, nullable ones optional."""
     fields: list[tuple[str, Any] | tuple[str, Any, None]] = []
     for field in request.schema.fields:
-        kind = _python_type(field)
+        kind = _KEY if field.name in keys else _python_type(field)
         fields.append((field.name, kind | None, None) if field.nullable else (field.name, kind))
     return msgspec.defstruct(request.name, fields, kw_only=True, frozen=True, forbid_unknown_fields=True)
 

@@ -122,7 +122,7 @@ def prepare_serving(
         decision=definition,
         service=service,
         service_version=service.version,
-        reader=RequestReader(request, decision=decision),
+        reader=RequestReader(request, decision=decision, keys=project.key_fields(request.name)),
         features=OnlineFeatures(
             project, service, request=request, groups=groups, online=online, functions=functions
         ),
@@ -145,13 +145,14 @@ def fall_back(
     """
     definition = project.decision(decision)
     service = project.model(definition.model).service
+    request = project.requests[definition.request]
     return Serving(
         namespace=project.namespace,
         bundle=bundle,
         decision=definition,
         service=service,
         service_version=service.version,
-        reader=RequestReader(project.requests[definition.request], decision=decision),
+        reader=RequestReader(request, decision=decision, keys=project.key_fields(request.name)),
         features=None,
         policy=None,
         release_id="" if release is None else release.release_id,

@@ -434,7 +434,7 @@ def _heads(group: StateGroup, mapped: StateRows) -> tuple[pa.Array, Micros]:
     """What online keys begin with, each once, and which it is for each row; -1 where a part of the key is null."""
     columns = [part.cast(pa.int64()) if pa.types.is_timestamp(part.type) else part for part in mapped.keys]
 
-    def head(key: EntityKey) -> bytes:
+    def head(key: EntityKey) -> bytes | None:
         return key_head(group, encode_key(key))
 
     if len(columns) == 1:

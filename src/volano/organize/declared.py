@@ -17,9 +17,11 @@ from volano.kernels.columns import combined
 from volano.plan.definitions import CompiledSource
 from volano.values.arrow import ARROW_TYPES
 from volano.values.instants import SECOND_US, YEAR_1, YEAR_10000, from_datetime
-from volano.values.schema import Field
+from volano.values.keys import MOST_KEY_TEXT
+from volano.values.schema import DType, Field
 
 _SAMPLE: Final = 3
+_SHOWN: Final = 200
 _INT64: Final = range(-(2**63), 2**63)
 _CALENDAR: Final = range(YEAR_1, YEAR_10000)
 _UNITS_US: Final = {"s": SECOND_US, "ms": 1_000, "us": 1}
@@ -73,9 +75,15 @@ class FittingRows:
         return self._typed.filter(pa.array(self._bad))
 
     def sample(self, name: str) -> list[dict[str, Any]]:
-        """The first rows, as they stand in the table, that do not fit for the sake of a column."""
+        """The first rows, as they stand in the table but for the ends of long texts, that do not fit for the sake of a
+        column."""
         places = np.flatnonzero(self._wrong[name])[:_SAMPLE]
-        return _rows_of(self._given.take(pa.array(places)))
+        rows = _rows_of(self._given.take(pa.array(places)))
+        return [{key: _shown(value) for key, value in row.items()} for row in rows]
+
+
+def _shown(value: Any) -> Any:
+    return f"{value[:_SHOWN]}..." if isinstance(value, str) and len(value) > _SHOWN else value
 
 
 class Fitness:
@@ -139,7 +147,8 @@ def fitting_rows(source: CompiledSource, table: pa.Table, address: str) -> Fitti
     """Which rows of an author's table fit the event.
 
     A row does not fit that lacks what is declared never to be null, where the text of a CSV file cannot be read as the
-    column's type, where a number is too large for it, or where an instant lies outside the years 1 to 9999.
+    column's type, where a number is too large for it, where an instant lies outside the years 1 to 9999, or where an
+    entity's key is too long.
 
     Args:
         table: some of its rows; whether a column fits in any is for the caller to see (`Fitness`).
@@ -155,6 +164,8 @@ def fitting_rows(source: CompiledSource, table: pa.Table, address: str) -> Fitti
         column, unread = _read(table, field.name, ARROW_TYPES[field.dtype], where, is_text=is_text)
         if _never_null(source, field) and column.null_count:
             unread = unread | column.is_null().to_numpy(zero_copy_only=False)
+        if field.entity is not None and field.dtype is DType.STRING:
+            unread = unread | _is_long_key(column)
         columns[field.name], wrong[field.name] = column, unread
     return FittingRows(pa.table(columns), table, wrong)
 
@@ -176,6 +187,12 @@ def declared_table(
         if _never_null(source, field) and columns[field.name].null_count:
             _refuse_nulls(table, field.name, columns[field.name], where)
     return pa.table(columns)
+
+
+def _is_long_key(column: pa.Array) -> NDArray[np.bool_]:
+    long = pc.fill_null(pc.greater(pc.utf8_length(column), MOST_KEY_TEXT), False)
+    found: NDArray[np.bool_] = long.to_numpy(zero_copy_only=False)
+    return found
 
 
 def _never_null(source: CompiledSource, field: Field) -> bool:

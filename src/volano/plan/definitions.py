@@ -394,6 +394,32 @@ class CompiledProject(msgspec.Struct, frozen=True, omit_defaults=True):
         """Every view that reads a source."""
         return tuple(view for view in self.views.values() if view.source == source)
 
+    def key_columns(self, source: str) -> frozenset[str]:
+        """The columns of a source that views and joins take keys of entities from; not those that are projected."""
+        found: set[str] = set()
+        for view in self.views.values():
+            if view.source == source:
+                found.update(name for join in view.joins for name in join.on)
+                found.update(view.key_columns if view.projection is None else ())
+            found.update(name for join in view.joins if join.source == source for name in join.keys)
+        return frozenset(found)
+
+    def key_fields(self, request: str) -> frozenset[str]:
+        """The fields of a request that its models take keys of entities from."""
+        inputs = [
+            given
+            for model in self.models.values()
+            if model.service.request == request
+            for given in model.service.inputs
+        ]
+        found: set[str] = set()
+        while inputs:
+            given = inputs.pop()
+            found.update(given.keys)
+            if given.on_demand is not None and given.on_demand in self.on_demand:
+                inputs += [argument for _, argument in self.on_demand[given.on_demand].arguments]
+        return frozenset(found)
+
 
 def _get(known: dict[str, T], kind: str, name: str) -> T:
     found = known.get(name)

@@ -21,6 +21,7 @@ import msgspec
 
 from volano.plan.definitions import CompiledFeature, CompiledView
 from volano.values.instants import Instant
+from volano.values.keys import MOST_KEY_BYTES
 from volano.values.schema import Field, Schema
 
 PREFIX_BYTES: Final = 8
@@ -117,8 +118,10 @@ _SAME: Final = (
 )
 
 
-def key_head(group: StateGroup, key: bytes) -> bytes:
-    """What every online key of one entity key begins with."""
+def key_head(group: StateGroup, key: bytes) -> bytes | None:
+    """What every online key of one entity key begins with; None for a key that is too long, which counts as none."""
+    if len(key) > MOST_KEY_BYTES:
+        return None
     return group.prefix + len(key).to_bytes(2, "big") + key
 
 
@@ -140,4 +143,6 @@ def is_chunk_key(key: bytes) -> bool:
 
 def chunk_key(group: StateGroup, key: bytes, event_time: Instant) -> bytes:
     """The online key of the chunk that holds an entity key's rows around an instant."""
-    return key_head(group, key) + key_tail(event_time // group.span_us)
+    head = key_head(group, key)
+    assert head is not None
+    return head + key_tail(event_time // group.span_us)

@@ -19,6 +19,7 @@ from volano.plan.projection import from_frame, project, to_frame
 from volano.plan.state import StateGroup, stored_column
 from volano.plan.statelessness import find_difference
 from volano.values.arrow import ARROW_TYPES
+from volano.values.keys import MOST_KEY_BYTES
 from volano.values.schema import DType, Field
 
 _TO_COMPARE: Final = 2
@@ -38,7 +39,7 @@ class StateRows(NamedTuple):
     """Rows as a state group keeps them; every array has one entry a source row.
 
     Args:
-        keys: one array a key part; a row with a null part touches no state.
+        keys: one array a key part; a row with a null part touches no state. One that is too long is null.
         order: one int64 array an `order_by` column, ordering rows of one instant.
         columns: by stored name; null where a view's projection failed.
     """
@@ -130,7 +131,7 @@ class StateRowMap:
                 for name, key in zip(self.group.key_columns, keys, strict=True)
             )
         order = tuple(_order_values(rows[field.name].combine_chunks(), field) for field in self.order_by)
-        return StateRows(keys, order, columns, failures)
+        return StateRows(_without_long(keys), order, columns, failures)
 
     def _of_view(
         self, view: CompiledView, rows: pa.Table, failures: list[RowFailure]
@@ -198,6 +199,22 @@ class StateRowMap:
         except AuthorCodeError as error:
             return _raising(error)
         return lambda rows: from_frame(function(to_frame(rows, projection.frame)), view=view)
+
+
+def _without_long(keys: tuple[pa.Array, ...]) -> tuple[pa.Array, ...]:
+    """Keys, null where online state holds none: their canonical bytes (`values.keys`) are too many."""
+    n_bytes = np.zeros(len(keys[0]), np.int64)
+    for key in keys:
+        kind = key.type.value_type if pa.types.is_dictionary(key.type) else key.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            lengths = pc.binary_length(key.cast(kind)).cast(pa.int64()).fill_null(0)
+            n_bytes += 5 + lengths.to_numpy(zero_copy_only=False)
+        else:
+            n_bytes += 9
+    long = n_bytes > MOST_KEY_BYTES
+    if not long.any():
+        return keys
+    return tuple(pc.if_else(pa.array(~long), key, pa.scalar(None, key.type)) for key in keys)
 
 
 def _raising(error: AuthorCodeError) -> Callable[[pa.Table], pa.Table]:

@@ -143,6 +143,8 @@ class ServingLoader:
         )
         return replace(
             serving,
-            newer=NewerRequests(RequestReader(newer, decision=name), served),
+            newer=NewerRequests(
+                RequestReader(newer, decision=name, keys=project.key_fields(newer.name)), served
+            ),
             without=fall_back(project, name, bundle=self._applied.bundle, release=release, problem=problem),
         )

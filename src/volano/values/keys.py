@@ -7,10 +7,14 @@ an integer as 8 big-endian bytes with the sign bit flipped, so that byte order i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 KeyPart: TypeAlias = str | int
 EntityKey: TypeAlias = tuple[KeyPart, ...]
+MOST_KEY_TEXT: Final = 1_000
+"""How many characters a text that comes from outside and is part of a key may have."""
+MOST_KEY_BYTES: Final = 65_535
+"""How many canonical bytes a key may have; a longer one, such as a projection may compute, counts as none (null)."""
 
 
 def encode_key(key: EntityKey) -> bytes:
@@ -41,18 +45,18 @@ def encode_key(key: EntityKey) -> bytes:
 def canonical_keys(
     columns: Sequence[Sequence[Any]],
     *,
-    encode: Callable[[EntityKey], bytes] = encode_key,
+    encode: Callable[[EntityKey], bytes | None] = encode_key,
     known: dict[Any, bytes | None] | None = None,
 ) -> list[bytes | None]:
     """The canonical bytes of many keys; each different key is encoded once.
 
     Args:
         columns: one a key part, of one type each; not empty.
-        encode: makes the bytes of one key.
+        encode: makes the bytes of one key; None where it counts as none.
         known: what earlier calls with the same `encode` and the same types made; gains what this one makes.
 
     Returns:
-        One a row; None where a part is null.
+        One a row; None where a part is null, or `encode` gives none.
 
     >>> [key and key.hex() for key in canonical_keys([["N14228", None]])]
     ['73000000064e3134323238', None]
