@@ -284,7 +284,9 @@ def _compare_late(mine: pa.Table, events: pa.Table, spine: pa.Table) -> None:
 def online(n_keys: int) -> dict[str, Any]:
     """16 windowed features of 1 or 100 keys from packed chunks, against a raw LMDB get of the same bytes.
 
-    One key gives Python values, 100 keys give columns.
+    One key gives Python values, 100 keys give columns, not yet Arrow. Bias: this is the kernel's part over raw gets in
+    one transaction. A decision's own way (keys, snapshot, on-demand) is in `decide.py`, for one request; nothing that
+    serves reads 100 keys in one call yet.
     """
     import tempfile
 

@@ -4,8 +4,8 @@ Case `dataset-1m`: 1 M logged decisions (8 features as served) and 1 M outcomes 
 labels attributed and appended, mature ones joined, rows sorted, hashed, frozen, manifest stored. `labels_s` is the part
 that attributes. Baseline: DuckDB joins the same Parquet files to the same rows; it appends, hashes and freezes nothing.
 
-Case `verify-1m`: the frozen rows of that set read and hashed again (`Project.frozen`). `rebuild_s`: the set built again
-from the lake and compared, as `volano dataset verify` does besides.
+Case `verify-1m`: what `volano dataset verify` does with that set: its frozen rows read and hashed again, and the set
+built again from the lake and compared. `frozen_s` is the former alone.
 
 Bias: one decision, one label, no history; everything lies in the page cache. What the lake holds is appended as the
 committer would, in 20 commits, and compared in the same run with what DuckDB makes of it.
@@ -124,11 +124,11 @@ def training_sets(folder: Path, n: int) -> list[dict[str, Any]]:
         labelled = time.perf_counter()
         made = project.build_set("fraud", "all")
         built = time.perf_counter()
-        rows = project.frozen("all").table
+        found = project.verify("all")
         verified = time.perf_counter()
-        again = project.rebuild("all").manifest
-        rebuilt = time.perf_counter()
-        assert again == made
+        rows = project.frozen("all").table
+        read = time.perf_counter()
+        assert found.is_sound
         assert made.n_rows == n
         baseline_s = compare(project, rows, made.label_cutoff)
     common = {"rows": n, "ours_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
@@ -140,7 +140,7 @@ def training_sets(folder: Path, n: int) -> list[dict[str, Any]]:
         },
         {
             "case": "verify-1m", "ours_s": round(verified - built, 2),
-            "rebuild_s": round(rebuilt - verified, 2), **common,
+            "frozen_s": round(read - verified, 2), **common,
         },
     ]  # fmt: skip
 
